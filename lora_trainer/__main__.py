@@ -1,0 +1,55 @@
+"""The command line: `python -m lora_trainer COMMAND`. Exit codes: 0 done, 1 failed, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lora_trainer import __version__
+from lora_trainer.commands import check, demo, inspect, setup, train
+from lora_trainer.config import BadInput
+from lora_trainer.packages import PackageProblem
+from lora_trainer.training.failure import TrainingFailed
+
+COMMANDS = (demo, train, check, inspect, setup)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    _speak_utf8()
+    chosen = _parser().parse_args(arguments)
+    try:
+        return int(chosen.run(chosen))
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (TrainingFailed, PackageProblem) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped at once; what was saved before stays.", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lora_trainer", description="Trains LoRAs for Stable Diffusion.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        description = (command.__doc__ or "").strip()
+        added = commands.add_parser(name, help=description.splitlines()[0], description=description)
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
+    return parser
+
+
+def _speak_utf8() -> None:
+    """A Windows console's own encoding fails on Japanese names and emoji."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

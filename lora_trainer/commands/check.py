@@ -1,0 +1,46 @@
+"""Check a config, its base model and its pictures, without training or writing anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from lora_trainer.commands.train import add_changes
+from lora_trainer.config import load_toml, notices
+from lora_trainer.packages import activate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml")
+    add_changes(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = load_toml(arguments.config, arguments.set)
+    activate()
+    from lora_trainer.training.plan import make_plan
+    from lora_trainer.training.run import new_outputs, unfinished
+    from lora_trainer.training.saves import Outputs
+
+    plan = make_plan(config)
+    outputs = Outputs(Path(plan.config.output_folder), str(plan.config.output_name))
+    if not unfinished(outputs):
+        new_outputs(plan)
+    said = [str(notice) for notice in (*plan.left_out, *notices(plan.config))] + list(plan.notices)
+    facts = {
+        "base": plan.base.path.name,
+        "family": plan.base.family,
+        "prediction_type": plan.prediction_type,
+        "pictures": len(plan.pictures),
+        "batches_per_epoch": plan.batches_per_epoch,
+        "epochs": plan.epochs,
+        "steps": plan.total_steps,
+    }
+    if arguments.json:
+        print(json.dumps({**facts, "notices": said}, ensure_ascii=False))
+        return 0
+    print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()))
+    print("\n".join(f"note: {line}" for line in said) or "Nothing to put right.")
+    return 0

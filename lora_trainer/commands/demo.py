@@ -1,0 +1,25 @@
+"""Set up, train a LoRA of seven pictures on the miniature base in minutes, and show what it learned."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lora_trainer.packages import activate, ensure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR", help="where results go")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per event instead of a progress bar")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    ensure()
+    activate()
+    from lora_trainer.commands.progress import listener
+    from lora_trainer.demo.run import run_demo
+
+    with listener(arguments.json) as report:
+        result = run_demo(arguments.out, report)
+    print(result.sentence)
+    return 0 if result.learned else 1

@@ -1,0 +1,85 @@
+"""A run's events as a person or a machine reads them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lora_trainer.training.events import Report
+
+
+@contextmanager
+def listener(as_json: bool) -> Iterator[Report]:
+    """One JSON object a line on standard output, or a progress bar on standard error."""
+    if as_json:
+        yield print_json
+        return
+    bar = Bar()
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def print_json(kind: str, /, **facts: Any) -> None:
+    print(json.dumps({"event": kind, **facts}, ensure_ascii=False), flush=True)
+
+
+class Bar:
+    """A progress bar with step, loss, speed and time left; everything else is a line above it."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, kind: str, /, **facts: Any) -> None:
+        show = getattr(self, f"_{kind}", None)
+        if show:
+            show(**facts)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _started(self, **run: Any) -> None:
+        from tqdm import tqdm
+
+        self._say(
+            f"{run['name']}: {run['pictures']} pictures, {run['epochs']} epochs, {run['steps']} steps"
+            f" on {run['base']} ({run['family']}), seed {run['seed']}"
+        )
+        if run["step"]:
+            self._say(f"Going on after step {run['step']}.")
+        self._bar = tqdm(total=run["steps"], initial=run["step"], unit="step", file=sys.stderr, dynamic_ncols=True)
+
+    def _phase(self, name: str, done: int = 0, of: int = 0, **_: Any) -> None:
+        self._bar.set_description(f"{name} {done}/{of}" if of else name)
+
+    def _progress(self, step: int, epoch: int, epochs: int, average: float, **_: Any) -> None:
+        self._bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
+        self._bar.set_postfix(loss=f"{average:.4f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def _saved(self, path: str, **_: Any) -> None:
+        self._say(f"saved {path}")
+
+    def _sample(self, path: str, **_: Any) -> None:
+        self._say(f"preview {path}")
+
+    def _warning(self, message: str) -> None:
+        self._say(f"warning: {message}")
+
+    def _stopped(self, step: int, steps: int) -> None:
+        self._say(f"Stopped after step {step} of {steps} and saved; train again with the same config to go on.")
+
+    def _finished(self, lora: str, seconds: float, peak_rss_mb: float, **_: Any) -> None:
+        self._bar.refresh()
+        self._say(f"Finished in {seconds:.0f} s, peak memory {peak_rss_mb:.0f} MiB: {lora}")
+
+    def _say(self, line: str) -> None:
+        if self._bar is None:
+            print(line, file=sys.stderr)
+        else:
+            self._bar.write(line, file=sys.stderr)

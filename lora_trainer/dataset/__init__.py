@@ -1,0 +1,1 @@
+"""Folders of pictures and captions, and what a training run sees of them. Pillow and numpy only."""

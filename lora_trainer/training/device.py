@@ -1,0 +1,70 @@
+"""Where a run computes and in which precision: torch is asked what there is, nothing is assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lora_trainer.config import BadInput, Problem
+
+DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`compute`: of activations and of the frozen base. `vae`: of the autoencoder. `scaled`: gradients are scaled."""
+
+    compute: torch.dtype
+    vae: torch.dtype
+    scaled: bool
+
+
+def choose_precision(mixed_precision: str, base_precision: str, device: torch.device) -> Precision:
+    """What "auto" means on this device: bf16 where it is computed natively, else fp16, float32 on a CPU.
+
+    The base is kept in the precision it is computed in. The VAE never runs in fp16, where SDXL's gives NaN.
+    """
+    mixed = _best(device) if mixed_precision == "auto" else mixed_precision
+    if mixed == "fp16" and device.type == "cpu":
+        raise BadInput(
+            Problem("mixed_precision", "fp16", "this computer trains on its CPU, which has no fp16", "Use bf16 or no.")
+        )
+    compute = DTYPES[mixed]
+    if base_precision not in ("auto", {"no": "fp32"}.get(mixed, mixed)):
+        raise BadInput(
+            Problem(
+                "base_precision",
+                base_precision,
+                f"the base is kept in the precision it is computed in, here {mixed}",
+                "Use auto, and choose it by mixed_precision.",
+            )
+        )
+    return Precision(compute, torch.bfloat16 if mixed == "bf16" else torch.float32, mixed == "fp16")
+
+
+def _best(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "no"
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Peak memory so far in MiB: of the process (`peak_rss_mb`) and, on CUDA, of the GPU (`peak_gpu_mb`)."""
+    found = {"peak_rss_mb": _peak_rss()}
+    if device.type == "cuda":
+        found["peak_gpu_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return found
+
+
+def _peak_rss() -> float:
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return memory.peak_wset / 2**20
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

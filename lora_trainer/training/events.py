@@ -1,0 +1,16 @@
+"""What a run tells while it goes: `report("progress", step=3, loss=0.1)`; who listens decides how to show it.
+
+kinds: started, phase, progress, sample, saved, warning, stopped, finished.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Report(Protocol):
+    def __call__(self, kind: str, /, **facts: Any) -> None: ...
+
+
+def silent(kind: str, /, **facts: Any) -> None:
+    """A listener that drops everything."""

@@ -1,0 +1,72 @@
+"""Base models: what a file is, its parts as modules, and what a training loop needs to know of its family.
+
+Importing this loads neither diffusers nor transformers; `family_of` does, as it is called for when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lora_trainer.training.families.describe import describe
+from lora_trainer.training.families.facts import FAMILIES, Facts
+from lora_trainer.training.families.identify import BaseModel, identify
+
+if TYPE_CHECKING:
+    import torch
+
+    from lora_trainer.training.families.text import Conditioning
+
+__all__ = ["FAMILIES", "BaseModel", "Facts", "Family", "describe", "family_of", "identify"]
+
+
+class Family(Protocol):
+    """What differs between families of base models, as far as a training loop has to ask.
+
+    A model is loaded frozen, in eval mode, in the precision and on the device asked for; BadInput if it can't be.
+    A flow-matching transformer is a family like any other: its text encoders' `encode` gives T5's states as `context`
+    and CLIP's as `pooled`, and its `denoise` packs the latents and predicts the velocity.
+    """
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def load_text_encoders(self, base: BaseModel, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
+        """Something with `.encoders`, a tuple of modules, and `.encode(texts, ...) -> Conditioning`."""
+        ...
+
+    def load_vae(
+        self, base: BaseModel, vae_file: Path | None, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Any: ...
+
+    def load_denoiser(self, base: BaseModel, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any: ...
+
+    def denoise(
+        self,
+        model: torch.nn.Module,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Conditioning,
+        sizes: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The model's prediction for `noisy` latents (B, C, H, W), in their shape.
+
+        `sizes` (B, 6), in pixels: the picture's height and width before it was resized, the cut's top and left, the
+        height and width it is shown at. Families that are not told sizes leave it unread.
+        """
+        ...
+
+    def denoiser_targets(self, model: torch.nn.Module, convolutions: bool = False) -> dict[str, str]:
+        """Each module that gets a LoRA -> its name in the LoRA file."""
+        ...
+
+    def text_encoder_targets(self, encoder: torch.nn.Module, place: int = 0) -> dict[str, str]:
+        """Likewise for the text encoder number `place`, counted from 0."""
+        ...
+
+
+def family_of(base: BaseModel) -> Family:
+    """The family that `base` belongs to."""
+    from lora_trainer.training.families.sd import StableDiffusion
+
+    return StableDiffusion(FAMILIES[base.family])

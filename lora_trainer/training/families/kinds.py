@@ -1,0 +1,139 @@
+"""The kinds of weights files that are met in a models folder, told apart by the names and shapes of their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lora_trainer.training.families.header import TensorInfo
+
+Tensors = Mapping[str, TensorInfo]
+
+UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+LORA_ENDS = {
+    ".lora_down.weight": "sd-scripts",
+    ".lora_A.weight": "PEFT",
+    ".lora_A.default.weight": "PEFT",
+    ".lora.down.weight": "diffusers",
+    "_lora.down.weight": "diffusers",
+    ".hada_w1_a": "LyCORIS",
+    ".lokr_w1": "LyCORIS",
+    ".lokr_w1_a": "LyCORIS",
+    ".oft_blocks": "LyCORIS",
+    ".oft_diag": "LyCORIS",
+    ".on_input": "LyCORIS",
+    ".diff": "LyCORIS",
+    ".weight_diff": "LyCORIS",
+}
+
+A_BASE = "Choose an SD1.5, SD2 or SDXL checkpoint that makes pictures from text."
+A_WHOLE = "Choose a whole checkpoint, with U-Net, text encoder and VAE in one file."
+LATER = "Choose an SD1.5, SD2 or SDXL checkpoint."
+ITS_BASE = "Choose the base model that it was made for."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`what` it is, as the end of "is ..."; `choose`: what to take instead, where a base model is wanted."""
+
+    what: str
+    choose: str
+    test: Callable[[Tensors], bool]
+
+
+def _any(*starts: str) -> Callable[[Tensors], bool]:
+    return lambda tensors: any(name.startswith(starts) for name in tensors)
+
+
+def _some(*pieces: str) -> Callable[[Tensors], bool]:
+    return lambda tensors: any(piece in name for name in tensors for piece in pieces)
+
+
+def _input_channels(count: int) -> Callable[[Tensors], bool]:
+    def test(tensors: Tensors) -> bool:
+        names = (UNET_INPUT, "conv_in.weight", "input_blocks.0.0.weight")
+        found = next((tensors[name] for name in names if name in tensors), None)
+        return found is not None and len(found.shape) == 4 and found.shape[1] == count
+
+    return test
+
+
+def is_lora(tensors: Tensors) -> bool:
+    return any(name.endswith(tuple(LORA_ENDS)) for name in tensors)
+
+
+def _is_embedding(tensors: Tensors) -> bool:
+    if "emb_params" in tensors or any(name.startswith("string_to_param.") for name in tensors):
+        return True
+    return 0 < len(tensors) <= 3 and all(
+        len(info.shape) in (1, 2) and info.shape[-1] in (768, 1024, 1280) for info in tensors.values()
+    )
+
+
+# The first that fits says what a file is; what none fits is an unknown model, unless it has a U-Net of four channels.
+KINDS = (
+    Kind("a LoRA", "Choose the base model here; start_lora continues a LoRA.", is_lora),
+    Kind("a textual inversion embedding", ITS_BASE, _is_embedding),
+    Kind("an IP-Adapter", ITS_BASE, _any("ip_adapter.", "image_proj.")),
+    Kind(
+        "a ControlNet",
+        ITS_BASE,
+        _some("control_model.", "controlnet_", "input_hint_block.", "zero_convs.", "lllite_", "control_add_embedding."),
+    ),
+    Kind("a T2I-Adapter", ITS_BASE, _any("adapter.body.", "body.0.block1.", "body.0.resnets.", "body.0.in_conv.")),
+    Kind("an AnimateDiff motion module", ITS_BASE, _some("motion_modules.")),
+    Kind("a Flux model, which can't be trained yet", LATER, _some("double_blocks.", "single_transformer_blocks.")),
+    Kind("a Stable Diffusion 3 model, which can't be trained", LATER, _some("joint_blocks.", ".attn.add_q_proj.")),
+    Kind(
+        "a Stable Cascade model, which can't be trained",
+        LATER,
+        _some("clip_txt_mapper.", "down_blocks.1.0.channelwise.", "down_blocks.0.0.channelwise."),
+    ),
+    Kind(
+        "the SDXL refiner, which can't be trained",
+        "Choose an SDXL base checkpoint.",
+        _any("conditioner.embedders.0.model."),
+    ),
+    Kind(
+        "an EDM model (CosXL or Playground), which can't be trained", LATER, _any("edm_mean", "edm_std", "edm_vpred.")
+    ),
+    Kind("an inpainting model", A_BASE, _input_channels(9)),
+    Kind("an InstructPix2Pix model, which edits pictures", A_BASE, _input_channels(8)),
+    Kind("a latent upscaler model", A_BASE, _input_channels(7)),
+    Kind("a depth-to-image model", A_BASE, _input_channels(5)),
+    Kind("an upscaler (ESRGAN)", A_BASE, _some("conv_first.weight", "RRDB_trunk.", "model.1.sub.", "conv_body.weight")),
+)
+# Parts of a base model by themselves; looked for only in a file without the whole U-Net under its prefix.
+PARTS = (
+    Kind(
+        "a U-Net alone, without text encoder and VAE",
+        A_WHOLE,
+        _any("input_blocks.0.0.", "down_blocks.0.resnets.", "model.diffusion_model.down_blocks.0."),
+    ),
+    Kind(
+        "a VAE alone",
+        "Choose a checkpoint here; the setting vae takes a VAE.",
+        _any("first_stage_model.", "decoder.conv_in.", "decoder.mid.", "decoder.mid_block."),
+    ),
+    Kind(
+        "a text encoder alone",
+        A_WHOLE,
+        _any(
+            "text_model.",
+            "transformer.resblocks.",
+            "transformer.text_model.",
+            "encoder.block.0.",
+            "cond_stage_model.",
+            "conditioner.embedders.",
+        ),
+    ),
+)
+
+
+def kind_of(tensors: Tensors) -> Kind | None:
+    """What a file is when it is no base model of a family that is trained; None for a base."""
+    found = next((kind for kind in KINDS if kind.test(tensors)), None)
+    if found or UNET_INPUT in tensors:
+        return found
+    unknown = Kind("no kind of model that is known here", LATER, lambda _: True)
+    return next((kind for kind in PARTS if kind.test(tensors)), unknown)

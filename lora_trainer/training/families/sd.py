@@ -1,0 +1,80 @@
+"""The Stable Diffusion families (1.x, 2.x, XL): a U-Net conditioned on one or two CLIP text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from lora_trainer.training.families import load
+from lora_trainer.training.families.facts import UNET_LORA_PREFIX, Facts
+from lora_trainer.training.families.identify import BaseModel
+from lora_trainer.training.families.layout import unet_module_name
+from lora_trainer.training.families.text import Conditioning, TextEncoders
+
+# By the class names of diffusers' and transformers' modules whose Linear layers and convolutions get a LoRA.
+_ATTENTION = ("Transformer2DModel",)
+_CONVOLUTIONAL = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
+_TEXT = ("CLIPAttention", "CLIPMLP")
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """Implements `Family`."""
+
+    facts: Facts
+
+    def load_text_encoders(self, base: BaseModel, dtype: torch.dtype, device: load.Device = "cpu") -> TextEncoders:
+        return load.load_text_encoders(base, dtype, device)
+
+    def load_vae(
+        self, base: BaseModel, vae_file: Path | None, dtype: torch.dtype, device: load.Device = "cpu"
+    ) -> AutoencoderKL:
+        return load.load_vae(base, vae_file, dtype, device)
+
+    def load_denoiser(self, base: BaseModel, dtype: torch.dtype, device: load.Device = "cpu") -> UNet2DConditionModel:
+        return load.load_unet(base, dtype, device)
+
+    def denoise(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor | None = None,
+    ) -> Tensor:
+        """The U-Net's prediction (B, 4, H, W) for `noisy` of the same shape at `timesteps` (B,), 0 to 999."""
+        added = None
+        if conditioning.pooled is not None and sizes is not None:
+            added = {"text_embeds": conditioning.pooled, "time_ids": sizes.to(noisy.device)}
+        return model(noisy, timesteps, conditioning.context, added_cond_kwargs=added, return_dict=False)[0]
+
+    def denoiser_targets(self, model: UNet2DConditionModel, convolutions: bool = False) -> dict[str, str]:
+        """Attention's Linear layers and 1x1 convolutions; with `convolutions` those of resnets and samplers also."""
+        parents = _ATTENTION + _CONVOLUTIONAL if convolutions else _ATTENTION
+        modules = _layers_below(model, parents)
+        if self.facts.sgm_names:
+            return {name: _key(UNET_LORA_PREFIX, unet_module_name(name, model.config)) for name in modules}
+        return {name: _key(UNET_LORA_PREFIX, name) for name in modules}
+
+    def text_encoder_targets(self, encoder: nn.Module, place: int = 0) -> dict[str, str]:
+        """The attention's and the MLP's Linear layers of text encoder number `place`."""
+        prefix = self.facts.text_encoders[place].lora_prefix
+        return {name: _key(prefix, name) for name in _layers_below(encoder, _TEXT)}
+
+
+def _layers_below(model: nn.Module, parents: tuple[str, ...]) -> Iterator[str]:
+    """Names of all Linear and Conv2d modules inside modules of the classes `parents`, in the model's order."""
+    for name, module in model.named_modules():
+        if type(module).__name__ in parents:
+            for inner, layer in module.named_modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    yield f"{name}.{inner}"
+
+
+def _key(prefix: str, module: str) -> str:
+    return f"{prefix}_{module.replace('.', '_')}"

@@ -1,0 +1,45 @@
+"""The LoRA file: safetensors with the keys and the metadata that every tool reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lora_trainer.files import written_whole
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], precision: str) -> None:
+    """Writes `tensors` (any device and dtype) in "fp32", "fp16" or "bf16", whole or not at all.
+
+    `sshs_model_hash` and `sshs_legacy_hash` are added to the metadata, so that a WebUI need not compute them.
+    OSError if the disk does not take it.
+    """
+    saved = {key: tensor.detach().to("cpu", PRECISIONS[precision]).contiguous() for key, tensor in tensors.items()}
+    data = safetensors.torch.save(saved, {**metadata, **hashes(saved, metadata)})
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_lora(path: Path) -> dict[str, Tensor]:
+    """The file's tensors as float32."""
+    return {key: tensor.float() for key, tensor in safetensors.torch.load_file(path).items()}
+
+
+def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """The two hashes of sd-webui-additional-networks, taken over the file as it would be with `ss_*` metadata only.
+
+    The one covers all that follows the header, the older one 64 KiB at 1 MiB (its first eight digits).
+    """
+    data = safetensors.torch.save(dict(tensors), {k: v for k, v in metadata.items() if k.startswith("ss_")})
+    start = 8 + int.from_bytes(data[:8], "little")
+    return {
+        "sshs_model_hash": hashlib.sha256(memoryview(data)[start:]).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
+    }

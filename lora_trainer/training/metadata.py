@@ -1,0 +1,92 @@
+"""What a LoRA file says of itself: `ss_*` as sd-scripts writes it, `modelspec.*`, and the whole config."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lora_trainer import __version__
+from lora_trainer.config import SETTINGS, as_dict
+from lora_trainer.dataset.summary import bucket_info, dataset_dirs, tag_frequency
+from lora_trainer.training.run import Run
+
+BASE_VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+ARCHITECTURES = {
+    "sd15": "stable-diffusion-v1/lora",
+    "sd2": "stable-diffusion-v2-512/lora",
+    "sdxl": "stable-diffusion-xl-v1-base/lora",
+}
+CONFIG_KEY = "lora_trainer.config"
+
+
+def metadata(run: Run, epoch: int, step: int, base_hashes: Mapping[str, str]) -> dict[str, str]:
+    """The file's metadata after `step` steps, in epoch `epoch`; no path of the user's machine is in it."""
+    facts = {**_settings(run), **_facts(run, epoch, step), **base_hashes, **_model_spec(run)}
+    config = as_dict(run.plan.config, whole_paths=False)
+    facts[CONFIG_KEY] = json.dumps({**config, "seed": run.plan.seed}, ensure_ascii=False)
+    return {key: value if isinstance(value, str) else str(value) for key, value in facts.items()}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Every setting that sd-scripts records, under its key."""
+    config = run.plan.config
+    return {row.metadata: getattr(config, row.name) for row in SETTINGS.values() if row.metadata}
+
+
+def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
+    plan, config = run.plan, run.plan.config
+    used = [picture for picture in plan.pictures if not picture.subset.is_regularisation]
+    return {
+        "ss_output_name": run.outputs.name,
+        "ss_sd_model_name": plan.base.path.name,
+        "ss_base_model_version": BASE_VERSIONS[plan.base.family],
+        "ss_v2": plan.base.family == "sd2",
+        "ss_network_module": "networks.lora",
+        "ss_network_args": json.dumps(_network_args(config)),
+        "ss_seed": plan.seed,
+        "ss_steps": step,
+        "ss_epoch": epoch,
+        "ss_num_epochs": plan.epochs,
+        "ss_max_train_steps": plan.total_steps,
+        "ss_num_batches_per_epoch": plan.batches_per_epoch,
+        "ss_num_train_images": sum(len(batch) for batch in plan.batches(0)),
+        "ss_num_reg_images": len(plan.pictures) - len(used),
+        "ss_lr_warmup_steps": round(plan.total_steps * config.warmup_percent / 100),
+        "ss_resolution": config.resolution,
+        "ss_zero_terminal_snr": plan.zero_terminal_snr,
+        "ss_cache_latents": config.cache_latents != "off",
+        "ss_tag_frequency": json.dumps(tag_frequency(plan.pictures), ensure_ascii=False),
+        "ss_dataset_dirs": json.dumps(dataset_dirs(plan.pictures), ensure_ascii=False),
+        "ss_reg_dataset_dirs": json.dumps(dataset_dirs(plan.pictures, regularisation=True), ensure_ascii=False),
+        "ss_bucket_info": json.dumps(bucket_info(plan.pictures, plan.placements)),
+        "ss_training_started_at": run.record.started_at,
+        "ss_training_finished_at": time.time(),
+        "ss_training_comment": config.comment or "None",
+    }
+
+
+def _network_args(config: Any) -> dict[str, Any]:
+    """As sd-scripts takes them in `network_args`: what its file name does not say of the network."""
+    args = {"conv_dim": config.conv_rank, "conv_alpha": config.conv_alpha} if config.conv_rank else {}
+    dropouts = {"rank_dropout": config.rank_dropout, "module_dropout": config.module_dropout}
+    return {**args, **{name: value for name, value in dropouts.items() if value}}
+
+
+def _model_spec(run: Run) -> dict[str, str]:
+    """https://github.com/Stability-AI/ModelSpec, version 1.0.0."""
+    plan, config = run.plan, run.plan.config
+    resolution = config.resolution or (0, 0)
+    spec = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": ARCHITECTURES[plan.base.family],
+        "modelspec.implementation": "diffusers" if plan.base.family != "sdxl" else
+        "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": run.outputs.name,
+        "modelspec.date": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),
+        "modelspec.resolution": f"{resolution[0]}x{resolution[1]}",
+        "modelspec.prediction_type": plan.prediction_type,
+        "lora_trainer.version": __version__,
+    }  # fmt: skip
+    return spec | ({"modelspec.trigger_phrase": config.trigger_word} if config.trigger_word else {})

@@ -1,0 +1,102 @@
+"""Everything about a run that is known before a weight is loaded: what is trained on what, in how many steps."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lora_trainer.config import BadInput, Config, Problem, dump_toml, problems
+from lora_trainer.dataset.buckets import Placement, buckets_for, place
+from lora_trainer.dataset.epochs import plan_epoch
+from lora_trainer.dataset.folders import Found, Picture, find_pictures
+from lora_trainer.training.families import BaseModel, identify
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`config` has the family's defaults filled in; `placements[i]` says how `pictures[i]` is cut."""
+
+    config: Config
+    base: BaseModel
+    pictures: tuple[Picture, ...]
+    placements: tuple[Placement, ...]
+    left_out: tuple[Problem, ...]
+    notices: tuple[str, ...]
+    seed: int
+    batches_per_epoch: int
+    steps_per_epoch: int
+    epochs: int
+    total_steps: int
+
+    @property
+    def prediction_type(self) -> str:
+        """What the U-Net predicts: as the settings say, else as the base's file says."""
+        return self.base.prediction_type if self.config.prediction_type == "auto" else self.config.prediction_type
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        wanted = self.config.zero_terminal_snr
+        return self.base.zero_terminal_snr if wanted == "auto" else wanted == "on"
+
+    def batches(self, epoch: int) -> tuple[tuple[int, ...], ...]:
+        """The epoch's batches (epochs count from 0): indices into `pictures`, one bucket a batch."""
+        return plan_epoch(self.pictures, self.placements, self.config.batch_size, self.seed, epoch)
+
+
+def make_plan(config: Config, processes: int = 1, seed: int | None = None) -> Plan:
+    """Reads the base's header and the pictures' sizes. BadInput with every problem of settings, base and pictures.
+
+    `processes`: how many train together; each takes its share of an optimizer step's batches.
+    `seed`: of a run that goes on; else the config's, or one drawn here where that is -1.
+    """
+    base, config, found = _read(config)
+    buckets = buckets_for(config)
+    placements = tuple(place(picture.size, buckets) for picture in found.pictures)
+    if seed is None:
+        seed = secrets.randbelow(2**32) if config.seed < 0 else config.seed
+    plan = Plan(config, base, found.pictures, placements, found.left_out, found.notices, seed, 0, 0, 0, 0)
+    batches = len(plan.batches(0))
+    steps = math.ceil(batches / (config.gradient_accumulation * processes))
+    total = config.max_steps or steps * config.epochs
+    return replace(
+        plan,
+        batches_per_epoch=batches,
+        steps_per_epoch=steps,
+        epochs=math.ceil(total / steps),
+        total_steps=total,
+    )
+
+
+def fingerprint(plan: Plan) -> str:
+    """Changes with whatever changes the run's result: settings, base, pictures, captions. Not with places of output."""
+    config = replace(plan.config, output_folder="", comment="", seed=-1)
+    digest = hashlib.sha256(dump_toml(config).encode("utf-8"))
+    base = plan.base.path
+    if base.is_file():
+        digest.update(f"{base.name}/{base.stat().st_size}".encode())
+    for picture in plan.pictures:
+        digest.update(f"{picture.path.name}/{picture.stamp}/{picture.caption}/{picture.subset.repeats}".encode())
+    return digest.hexdigest()
+
+
+def _read(config: Config) -> tuple[BaseModel, Config, Found]:
+    """The base, the config with its family's defaults, and the pictures; the problems of all three come together."""
+    faults: list[Problem] = []
+    base, found = None, None
+    try:
+        base = identify(Path(config.base_model))
+        config = config.for_family(base.family)
+    except BadInput as error:
+        faults += error.problems
+        config = config.for_family("sd15" if config.family == "auto" else config.family)
+    faults = [*problems(config), *faults]
+    try:
+        found = find_pictures(config)
+    except BadInput as error:
+        faults += [fault for fault in error.problems if fault not in faults]
+    if faults or base is None or found is None:
+        raise BadInput(faults)
+    return base, config, found

@@ -1,0 +1,159 @@
+"""A run on disk: its record says whose files lie there, so that it can go on and nothing else is written over."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from lora_trainer.config import BadInput, Config, Problem
+from lora_trainer.files import write_text
+from lora_trainer.training.families.header import read_header
+from lora_trainer.training.families.identify import folder_tensors
+from lora_trainer.training.plan import Plan, fingerprint, make_plan
+from lora_trainer.training.saves import Outputs, check_writable, choose_outputs
+from lora_trainer.training.state import State, load_state
+
+LORA_PARTS = ("transformer_blocks.", ".self_attn.", "_model.encoder.layers.", "resblocks.")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Written before the first step and kept: `fingerprint` names the run, `seed` is the one it drew."""
+
+    fingerprint: str
+    seed: int
+    started_at: float
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """`state` is that of an interrupted run that goes on, else None."""
+
+    plan: Plan
+    outputs: Outputs
+    record: Record
+    state: State | None
+
+    def summary(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "name": self.outputs.name,
+            "base": plan.base.path.name,
+            "family": plan.base.family,
+            "pictures": len(plan.pictures),
+            "steps": plan.total_steps,
+            "epochs": plan.epochs,
+            "step": self.state.step if self.state else 0,
+            "seed": plan.seed,
+        }
+
+    def finish(self) -> None:
+        write_record(self.outputs, replace(self.record, finished=True))
+
+
+def open_run(config: Config, accelerator: Accelerator, fresh: bool = False) -> Run:
+    """The run of this config: an interrupted one that goes on, or a new one, whose record is then written.
+
+    BadInput, with nothing written, for whatever is wrong with settings, base, pictures, name or output folder.
+    """
+    outputs = Outputs(Path(config.output_folder), str(config.output_name or config.dataset_name))
+    record = None if fresh else unfinished(outputs)
+    plan = make_plan(config, accelerator.num_processes, record.seed if record else _drawn_seed(config, accelerator))
+    if record:
+        _check_same(record, plan, outputs)
+        return Run(plan, outputs, record, load_state(outputs.state))
+    outputs = new_outputs(plan, fresh)
+    record = Record(fingerprint(plan), plan.seed, time.time())
+    if accelerator.is_main_process:
+        outputs.state.unlink(missing_ok=True)
+        write_record(outputs, record)
+    accelerator.wait_for_everyone()
+    return Run(plan, outputs, record, None)
+
+
+def new_outputs(plan: Plan, fresh: bool = False) -> Outputs:
+    """Where a new run of this plan may write. BadInput if its name is taken, or the disk is full or read-only.
+
+    `fresh`: the files of an interrupted run of this name are its to write over.
+    """
+    config = plan.config
+    outputs = Outputs(Path(config.output_folder), str(config.output_name))
+    if not (fresh and unfinished(outputs)):
+        outputs = choose_outputs(outputs.folder, outputs.name, config.overwrite)
+    check_writable(outputs.folder, space_needed(plan))
+    return outputs
+
+
+def unfinished(outputs: Outputs) -> Record | None:
+    """The record of an interrupted run of this name, which can go on."""
+    record = read_record(outputs)
+    return None if record is None or record.finished else record
+
+
+def read_record(outputs: Outputs) -> Record | None:
+    path = outputs.run_folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BadInput(
+            Problem("output_name", outputs.name, f"its {path.name} can't be read", "Delete it, or use --fresh.")
+        ) from error
+
+
+def write_record(outputs: Outputs, record: Record) -> None:
+    write_text(outputs.run_folder / "run.json", json.dumps(asdict(record), indent=1))
+
+
+def space_needed(plan: Plan) -> int:
+    """About how many bytes the run's saves and its state take: enough to catch a full disk before hours of training."""
+    config = plan.config
+    weights = config.rank * weights_per_rank(plan)
+    bytes_each = weights * (4 if config.save_precision == "fp32" else 2)
+    saves = 1 + (plan.epochs - 1) // max(1, config.save_every_epochs)
+    if config.save_every_steps:
+        saves += plan.total_steps // config.save_every_steps
+    if config.keep_last:
+        saves = min(saves, config.keep_last + 1)
+    # The state holds the weights and an optimizer's two moments in float32, beside its predecessor while it is written.
+    state = 0 if config.save_state == "off" else 2 * 3 * 4 * weights
+    return saves * bytes_each + state + 2**20
+
+
+def weights_per_rank(plan: Plan) -> int:
+    """Inputs and outputs of every layer that may get a LoRA, added up from the shapes in the base's header."""
+    base = plan.base
+    tensors = folder_tensors(base.path, "unet") if base.path.is_dir() else read_header(base.path).tensors
+    shapes = [info.shape for name, info in tensors.items() if any(part in name for part in LORA_PARTS)]
+    return sum(shape[0] + shape[1] for shape in shapes if len(shape) >= 2)
+
+
+def _drawn_seed(config: Config, accelerator: Accelerator) -> int | None:
+    """One seed for all processes: the main one draws it where the config says -1."""
+    if config.seed >= 0:
+        return config.seed
+    import secrets
+
+    box = [secrets.randbelow(2**32)]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def _check_same(record: Record, plan: Plan, outputs: Outputs) -> None:
+    if record.fingerprint != fingerprint(plan):
+        raise BadInput(
+            Problem(
+                "output_name",
+                outputs.name,
+                "an interrupted run of this name is there, with other settings, base or pictures",
+                "Choose another name, restore its settings to go on with it, or use --fresh to write over it.",
+            )
+        )

@@ -1,0 +1,45 @@
+"""Presets set what suits their family, say why, and can be trained as they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_trainer.config import PRESETS, BadInput, Config, Subset, apply_preset, notices, problems
+
+SOUND = Config(base_model="base.safetensors", dataset_name="zdm", subsets=(Subset(folder="pictures"),))
+
+
+def test_every_base_has_every_subject() -> None:
+    bases, subjects = ("sd15", "sdxl", "pony", "illustrious", "noobai"), ("character", "style", "concept")
+    assert set(PRESETS) == {f"{base}/{subject}" for base in bases for subject in subjects}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_can_be_trained_and_leaves_nothing_to_say(name: str) -> None:
+    config = apply_preset(SOUND, name)
+    assert config.family == ("sd15" if name.startswith("sd15") else "sdxl")
+    assert problems(config) == notices(config) == ()
+    assert problems(config.for_family(config.family)) == ()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_value_has_a_reason(name: str) -> None:
+    preset = PRESETS[name]
+    assert set(preset.values) == set(preset.reasons)
+    assert all(reason.endswith(".") for reason in preset.reasons.values())
+
+
+def test_what_sets_the_families_apart() -> None:
+    noobai, pony, sd15 = (apply_preset(SOUND, f"{base}/character") for base in ("noobai", "pony", "sd15"))
+    assert (noobai.prediction_type, noobai.zero_terminal_snr, noobai.max_token_length) == ("v", "on", 225)
+    assert (pony.prediction_type, pony.clip_skip, pony.max_token_length) == ("auto", None, 225)
+    assert (sd15.clip_skip, sd15.text_encoder_lr, sd15.max_token_length) == (2, 5e-5, 75)
+
+
+def test_a_preset_keeps_the_rest() -> None:
+    assert apply_preset(SOUND, "sdxl/style").subsets == SOUND.subsets
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(BadInput, match="sd15/character"):
+        apply_preset(SOUND, "sd14/character")

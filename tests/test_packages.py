@@ -1,0 +1,229 @@
+"""The private package folders, filled by the real pip from wheels that the tests write: no network is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lora_trainer import packages
+
+LISTED = "# a comment\ntorch>=2.1,<=2.13.0\nbitsandbytes==0.50.2\ntiny-trainer==1.0\n"
+# Without the site folder, a Python has no torch, as a fresh one; the pip it starts is an ordinary Python again.
+BARE = (sys.executable, "-S", "-c")
+ENSURE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from lora_trainer import packages
+packages.LIST = Path({listed!r})
+{body}
+"""
+
+
+def write_wheel(folder: Path, name: str, version: str, module: str) -> None:
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{module}/__init__.py": f"version = {version!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in {**files, f"{info}/RECORD": record}.items():
+            wheel.writestr(path, text)
+
+
+class Place:
+    """A folder for packages, and an index of wheels, for processes that have no other packages."""
+
+    def __init__(self, folder: Path):
+        self.index, self.parent, self.listed = folder / "index", folder / "packages", folder / "list.txt"
+        self.index.mkdir()
+        self.listed.write_text(LISTED, encoding="utf-8")
+        for name, version in (("torch", "2.3.1"), ("bitsandbytes", "0.49.2"), ("tiny_trainer", "1.0")):
+            write_wheel(self.index, name, version, name)
+
+    def start(self, body: str, python: tuple[str, ...] = BARE) -> subprocess.Popen[str]:
+        environment = packages.environment_for_child() | {
+            packages.PARENT_VARIABLE: str(self.parent),
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.index),
+            "PIP_EXTRA_INDEX_URL": "",
+        }
+        del environment["PYTHONPATH"]
+        code = ENSURE.format(root=str(packages.ROOT), listed=str(self.listed), body=body)
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*python, code], env=environment, encoding="utf-8", stdout=pipe, stderr=pipe)
+
+    def run(self, body: str, python: tuple[str, ...] = BARE) -> tuple[int, str, str]:
+        with self.start(body, python) as process:
+            out, err = process.communicate()
+        return process.returncode, out, err
+
+    def names(self) -> list[str]:
+        """What lies in the folder, the hashes left out."""
+        return sorted(path.name.rsplit("-", 1)[0] for path in self.parent.iterdir() if path.name != "lock")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+PYTHON = f"py{sys.version_info.major}{sys.version_info.minor}"
+WHOLE = [f"{PYTHON}-foundation", f"{PYTHON}-torch2.3"]
+USE = """
+packages.ensure()
+packages.activate()
+import bitsandbytes, tiny_trainer, torch
+print(torch.version, bitsandbytes.version, tiny_trainer.version)
+"""
+
+
+def test_a_bare_python_gets_torch_and_the_packages_that_fit_it(place: Place) -> None:
+    code, out, err = place.run(USE)
+    assert (code, out.splitlines()[-1]) == (0, "2.3.1 0.49.2 1.0"), err
+    assert place.names() == WHOLE
+
+
+def test_a_finished_folder_is_used_as_it_is(place: Place) -> None:
+    place.run(USE)
+    for wheel in place.index.iterdir():
+        wheel.unlink()
+    code, out, err = place.run(USE)
+    assert (code, out) == (0, "2.3.1 0.49.2 1.0\n"), err
+
+
+def test_a_changed_list_is_installed_anew(place: Place) -> None:
+    place.run(USE)
+    write_wheel(place.index, "tiny_trainer", "2.0", "tiny_trainer")
+    place.listed.write_text(LISTED.replace("tiny-trainer==1.0", "tiny-trainer==2.0"), encoding="utf-8")
+    assert place.run(USE)[1].splitlines()[-1] == "2.3.1 0.49.2 2.0"
+
+
+def test_an_interrupted_installation_is_done_again(place: Place) -> None:
+    place.run(USE)
+    (place.parent / ".part-0123").mkdir()
+    trained = next(place.parent.glob(f"{PYTHON}-torch*"))
+    (trained / packages.STAMP).unlink()
+    (trained / "tiny_trainer" / "__init__.py").unlink()
+    code, out, err = place.run(USE)
+    assert (code, out.splitlines()[-1]) == (0, "2.3.1 0.49.2 1.0"), err
+    assert place.names() == WHOLE
+
+
+def test_two_processes_install_once(place: Place) -> None:
+    with place.start(USE) as first, place.start(USE) as second:
+        outs = [process.communicate()[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert "".join(outs).count("Installing") == len(WHOLE)
+    assert place.names() == WHOLE
+
+
+ONE_LINE = """
+try:
+    {call}
+except packages.PackageProblem as problem:
+    sys.exit(str(problem))
+"""
+
+
+def test_a_package_that_is_not_to_be_had(place: Place) -> None:
+    next(place.index.glob("tiny*")).unlink()
+    code, _, err = place.run(ONE_LINE.format(call="packages.ensure()"))
+    assert code == 1
+    assert "tiny-trainer==1.0" in err and err.count("\n") == 1
+    assert place.names() == WHOLE[:1]
+
+
+def test_a_python_without_pip(place: Place, tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    python = next(path for path in (tmp_path / "bare").glob("*/python*") if path.stem == "python")
+    code, _, err = place.run(ONE_LINE.format(call="packages.ensure()"), (str(python), "-c"))
+    assert (code, err) == (1, packages.why(["No module named pip"]) + "\n")
+
+
+def test_a_folder_that_cannot_be_made(place: Place) -> None:
+    place.parent.write_text("in the way", encoding="utf-8")
+    code, _, err = place.run(ONE_LINE.format(call="packages.ensure()"))
+    assert code == 1
+    assert str(place.parent) in err and packages.PARENT_VARIABLE in err and err.count("\n") == 1
+
+
+def test_use_before_installation_says_how_to_install(place: Place) -> None:
+    code, _, err = place.run(ONE_LINE.format(call="packages.activate()"))
+    assert code == 1
+    assert f"{sys.executable} -m lora_trainer setup" in err and err.count("\n") == 1
+
+
+HOST = """
+sys.path += map(str, Path({index!r}).glob("*.whl"))  # a wheel can be imported as it is
+packages.ensure()
+packages.activate()
+from importlib.util import find_spec
+print([name for name in ("torch", "xformers", "kornia", "bitsandbytes") if find_spec(name)])
+"""
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_hosts_torch_is_used_and_what_breaks_ours_is_hidden(place: Place, ours: bool) -> None:
+    for name in ("xformers", "kornia"):
+        write_wheel(place.index, name, "1.0", name)
+    if not ours:
+        place.listed.write_text(LISTED.replace("bitsandbytes==0.50.2", ""), encoding="utf-8")
+    code, out, err = place.run(HOST.format(index=str(place.index)))
+    assert (code, out.splitlines()[-1]) == (0, str(["torch"] + ["bitsandbytes"] * ours)), err
+    assert place.names() == WHOLE[1:]
+
+
+def test_a_child_process_finds_the_same_packages(place: Place) -> None:
+    body = USE + "import subprocess\ncode = 'import lora_trainer, tiny_trainer; print(tiny_trainer.__file__)'\n"
+    body += "subprocess.run([sys.executable, '-c', code], env=packages.environment_for_child(), cwd='/', check=True)"
+    code, out, err = place.run(body)
+    assert code == 0, err
+    assert Path(out.splitlines()[-1]).is_relative_to(place.parent.resolve())
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "pin"),
+    [("2.1.2+cu121", "0.45.5"), ("2.2.0", "0.45.5"), ("2.3.1", "0.49.2"), ("2.4.1", "0.50.2"), ("2.13.0", "0.50.2")],
+)
+def test_bitsandbytes_fits_torch(torch_version: str, pin: str) -> None:
+    found = [line for line in packages.for_torch(torch_version) if packages.name_of(line) == "bitsandbytes"]
+    assert [line.partition(";")[0] for line in found] == [f"bitsandbytes=={pin}"]
+
+
+def test_a_torch_that_is_too_old_is_named() -> None:
+    with pytest.raises(packages.PackageProblem, match=r"torch 2\.0\.1.* 2\.1 or newer"):
+        packages.for_torch("2.0.1+cu118")
+
+
+# Lines as pip 23.2 printed them.
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        (
+            "WARNING: Retrying (Retry(total=0, connect=None, read=None, redirect=None, status=None)) after connection"
+            " broken by 'NewConnectionError('<pip._vendor.urllib3.connection.HTTPSConnection object at 0x7f>: Failed to"
+            " establish a new connection: [Errno -3] Temporary failure in name resolution')': /simple/toml/",
+            "index cannot be reached",
+        ),
+        ("ERROR: No matching distribution found for toml==9", "No matching distribution found for toml==9"),
+        ("Killed", "Killed"),
+    ],
+)
+def test_a_failure_of_pip_is_told_in_two_sentences(line: str, said: str) -> None:
+    message = packages.why(["Collecting toml", line])
+    assert said in message and message.endswith("start again.") and "\n" not in message
+
+
+def test_every_package_but_the_foundation_is_pinned() -> None:
+    listed = packages.read_list(packages.LIST)
+    assert {packages.name_of(line) for line in listed if "==" not in line} == set(packages.FOUNDATION)
+    assert len({packages.name_of(line) for line in listed}) == len(listed)
