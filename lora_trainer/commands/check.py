@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = load_toml(arguments.config, arguments.set)
     activate()
+    config = load_toml(arguments.config, arguments.set)
     from lora_trainer.training.plan import make_plan
     from lora_trainer.training.run import new_outputs, unfinished
     from lora_trainer.training.saves import Outputs

@@ -24,8 +24,8 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config = load_toml(arguments.config, arguments.set)
     activate()
+    config = load_toml(arguments.config, arguments.set)
     from lora_trainer.training.loop import train
     from lora_trainer.training.stops import stop_on_interrupt
 
