@@ -1,4 +1,7 @@
-"""The command line: `python -m lora_trainer COMMAND`. Exit codes: 0 done, 1 failed, 2 bad input."""
+"""The command line: `python -m lora_trainer COMMAND`.
+
+Exit codes: 0 done, or stopped by Ctrl-C and saved; 1 failed; 2 bad input.
+"""
 
 from __future__ import annotations
 

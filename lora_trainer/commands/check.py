@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lora_trainer.commands.train import add_changes
-from lora_trainer.config import load_toml, notices
+from lora_trainer.config import load_toml
 from lora_trainer.packages import activate
 
 
@@ -28,7 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = Outputs(Path(plan.config.output_folder), str(plan.config.output_name))
     if not unfinished(outputs):
         new_outputs(plan)
-    said = [str(notice) for notice in (*plan.left_out, *notices(plan.config))] + list(plan.notices)
     facts = {
         "base": plan.base.path.name,
         "family": plan.base.family,
@@ -39,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         "steps": plan.total_steps,
     }
     if arguments.json:
-        print(json.dumps({**facts, "notices": said}, ensure_ascii=False))
+        print(json.dumps({**facts, "notices": plan.remarks}, ensure_ascii=False))
         return 0
     print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()))
-    print("\n".join(f"note: {line}" for line in said) or "Nothing to put right.")
+    print("\n".join(f"note: {line}" for line in plan.remarks) or "Nothing to put right.")
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from lora_trainer.packages import activate, ensure
@@ -10,7 +12,7 @@ from lora_trainer.packages import activate, ensure
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR", help="where results go")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per event instead of a progress bar")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object per event and the report at the end")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,5 +23,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     with listener(arguments.json) as report:
         result = run_demo(arguments.out, report)
-    print(result.sentence)
+    print(json.dumps(asdict(result)) if arguments.json else result.sentence)
     return 0 if result.learned else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,21 @@ class LatentCache:
             return Encoded(**safetensors.torch.load_file(path))
         encoded = _checked(compute(), name)
         tensors = {"latents": encoded.latents} | ({} if encoded.mask is None else {"mask": encoded.mask})
-        with written_whole(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary)
+        write_cache(path, tensors)
         return encoded
+
+
+def write_cache(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A cache's file, whole or not at all. TrainingFailed if the disk does not take it."""
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise TrainingFailed(
+            f"The cache in {path.parent} can't be written ({error.strerror or error}).",
+            "Free some space, or cache latents and text in memory (cache_latents, cache_text).",
+        ) from error
 
 
 def cache_key(picture_digest: str, vae_digest: str, *cut: object) -> str:

@@ -50,17 +50,18 @@ def train(config: Config, report: Report = silent, stop: Stop | None = None, fre
     report = report if accelerator.is_main_process else silent
     run = open_run(config, accelerator, fresh)
     plan = run.plan
-    for left_out in plan.left_out:
-        report("warning", message=str(left_out))
+    precision = choose_precision(plan.config.mixed_precision, plan.config.base_precision, accelerator.device)
+    for remark in plan.remarks:
+        report("warning", message=remark)
     report("started", **run.summary())
 
-    precision = choose_precision(plan.config.mixed_precision, plan.config.base_precision, accelerator.device)
     models = load_models(plan, precision, accelerator.device, report)
     learner = build_learner(plan, models, precision.scaled, accelerator.device)
     step, average = restore(run, models, learner)
-    saver = Saver(run, models, learner, report if accelerator.is_main_process else silent)
-    if step == 0:
-        saver.preview(0, 0)
+    run.begin(accelerator)
+    saver = Saver(run, models, learner, report)
+    if accelerator.is_main_process:
+        saver.catch_up(step)
 
     steps = Steps(plan, models, accelerator)
     while step < plan.total_steps:
@@ -79,7 +80,7 @@ def train(config: Config, report: Report = silent, stop: Stop | None = None, fre
             rates=rates,
             seconds=time.monotonic() - began,
         )
-        stopping = bool(stop and stop.wanted) and step < plan.total_steps
+        stopping = step < plan.total_steps and wanted_anywhere(stop, accelerator)
         if accelerator.is_main_process:
             saver.after_step(step, average, stopping)
         if stopping:
@@ -89,6 +90,14 @@ def train(config: Config, report: Report = silent, stop: Stop | None = None, fre
     report("finished", lora=str(outcome.lora), steps=step, loss=average, seconds=outcome.seconds,
            **peak_memory(accelerator.device))  # fmt: skip
     return outcome
+
+
+def wanted_anywhere(stop: Stop | None, accelerator: Accelerator) -> bool:
+    """Whether any process was asked to stop: they only end together."""
+    wanted = bool(stop and stop.wanted)
+    if accelerator.num_processes == 1:
+        return wanted
+    return bool(accelerator.reduce(torch.tensor(float(wanted), device=accelerator.device), "sum"))
 
 
 def restore(run: Run, models: Models, learner: Learner) -> tuple[int, float]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.files import written_whole
+from lora_trainer.training.families.header import read_header, read_tensors
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -28,8 +29,8 @@ def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
 
 
 def load_lora(path: Path) -> dict[str, Tensor]:
-    """The file's tensors as float32."""
-    return {key: tensor.float() for key, tensor in safetensors.torch.load_file(path).items()}
+    """The file's tensors as float32. BadInput if it can't be read."""
+    return {key: tensor.float() for key, tensor in read_tensors(read_header(path).tensors)}
 
 
 def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_trainer.config import BadInput, Config, Problem, dump_toml, problems
+from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, dump_toml, notices, problems
 from lora_trainer.dataset.buckets import Placement, buckets_for, place
 from lora_trainer.dataset.epochs import plan_epoch
 from lora_trainer.dataset.folders import Found, Picture, find_pictures
@@ -41,6 +41,11 @@ class Plan:
         wanted = self.config.zero_terminal_snr
         return self.base.zero_terminal_snr if wanted == "auto" else wanted == "on"
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user should know of settings and pictures, though none of it stops the run."""
+        return (*map(str, (*self.left_out, *notices(self.config))), *self.notices)
+
     def batches(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         """The epoch's batches (epochs count from 0): indices into `pictures`, one bucket a batch."""
         return plan_epoch(self.pictures, self.placements, self.config.batch_size, self.seed, epoch)
@@ -50,7 +55,7 @@ def make_plan(config: Config, processes: int = 1, seed: int | None = None) -> Pl
     """Reads the base's header and the pictures' sizes. BadInput with every problem of settings, base and pictures.
 
     `processes`: how many train together; each takes its share of an optimizer step's batches.
-    `seed`: of a run that goes on; else the config's, or one drawn here where that is -1.
+    `seed`: one that all processes share; without it the config's, or one drawn here where that is -1.
     """
     base, config, found = _read(config)
     buckets = buckets_for(config)
@@ -84,19 +89,26 @@ def fingerprint(plan: Plan) -> str:
 
 def _read(config: Config) -> tuple[BaseModel, Config, Found]:
     """The base, the config with its family's defaults, and the pictures; the problems of all three come together."""
-    faults: list[Problem] = []
-    base, found = None, None
+    base, filled, unusable = _base(config)
+    faults = problems(filled if base else config)
+    reported = {fault.setting.partition(".")[0] for fault in faults}
+    sound = replace(filled, **{name: SETTINGS[name].default for name in reported}).for_family(filled.family)
+    found = None
     try:
-        base = identify(Path(config.base_model))
-        config = config.for_family(base.family)
+        found = find_pictures(sound)
     except BadInput as error:
-        faults += error.problems
-        config = config.for_family("sd15" if config.family == "auto" else config.family)
-    faults = [*problems(config), *faults]
-    try:
-        found = find_pictures(config)
-    except BadInput as error:
-        faults += [fault for fault in error.problems if fault not in faults]
+        unusable += error.problems
+    faults += tuple(fault for fault in unusable if fault.setting not in reported)
     if faults or base is None or found is None:
         raise BadInput(faults)
-    return base, config, found
+    return base, filled, found
+
+
+def _base(config: Config) -> tuple[BaseModel | None, Config, list[Problem]]:
+    """The base, the config with its family's defaults (a likely one's without a base), and what is wrong with it."""
+    try:
+        base = identify(Path(config.base_model))
+    except BadInput as error:
+        return None, config.for_family(config.family if config.family in FAMILIES else "sd15"), list(error.problems)
+    stated = Problem("family", config.family, f"{base.path.name} is of the family {base.family}", 'Set it to "auto".')
+    return base, config.for_family(base.family), [] if config.family in ("auto", base.family) else [stated]

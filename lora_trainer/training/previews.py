@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from lora_trainer.files import written_whole
 from lora_trainer.training.families.text import Conditioning
+from lora_trainer.training.plan import Plan
 from lora_trainer.training.samplers import build_sampler, set_steps
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -43,6 +46,28 @@ class Preview:
             **facts,
         }
         return f"{self.prompt}\n{negative}" + ", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items())
+
+
+def previews_of(plan: Plan) -> tuple[Preview, ...]:
+    """The previews that the settings ask for; without prompts, the first picture's caption."""
+    config = plan.config
+    if not (config.preview_every_epochs or config.preview_at_start):
+        return ()
+    prompts = config.preview_prompts or (plan.pictures[0].caption,)
+    width, height = config.preview_size or config.resolution or (512, 512)
+    return tuple(
+        Preview(
+            prompt=prompt.replace("{trigger}", config.trigger_word),
+            negative_prompt=config.negative_prompt,
+            width=width,
+            height=height,
+            steps=config.preview_steps,
+            cfg=config.preview_cfg,
+            sampler=config.preview_sampler,
+            seed=config.preview_seed,
+        )
+        for prompt in prompts
+    )
 
 
 @torch.no_grad()
@@ -90,12 +115,10 @@ def _pair(negative: Conditioning, positive: Conditioning) -> Conditioning:
 
 def _draws(sampler: object, generator: torch.Generator) -> dict[str, torch.Generator]:
     """Samplers that draw noise on the way take the preview's own generator; the others have no such argument."""
-    import inspect
-
     step = sampler.step  # type: ignore[attr-defined]
     return {"generator": generator} if "generator" in inspect.signature(step).parameters else {}
 
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return f'"{text}"' if "," in text or ":" in text else text
+    return json.dumps(text, ensure_ascii=False) if any(letter in text for letter in ',:\n"') else text

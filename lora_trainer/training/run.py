@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from lora_trainer.config import BadInput, Config, Problem
 from lora_trainer.files import write_text
+from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.families.header import read_header
 from lora_trainer.training.families.identify import folder_tensors
 from lora_trainer.training.plan import Plan, fingerprint, make_plan
@@ -54,28 +55,34 @@ class Run:
             "seed": plan.seed,
         }
 
+    def begin(self, accelerator: Accelerator) -> None:
+        """Writes a new run's record, and drops the state of an earlier one. TrainingFailed if the disk is full."""
+        if self.state is None and accelerator.is_main_process:
+            try:
+                self.outputs.state.unlink(missing_ok=True)
+                write_record(self.outputs, self.record)
+            except OSError as error:
+                cause = f"The run's folder {self.outputs.run_folder.name} can't be written ({error.strerror or error})."
+                raise TrainingFailed(cause, "Free some space, or choose another output_folder.") from error
+        accelerator.wait_for_everyone()
+
     def finish(self) -> None:
         write_record(self.outputs, replace(self.record, finished=True))
 
 
 def open_run(config: Config, accelerator: Accelerator, fresh: bool = False) -> Run:
-    """The run of this config: an interrupted one that goes on, or a new one, whose record is then written.
+    """The run of this config: an interrupted one that goes on, or a new one. Writes nothing: `begin` does.
 
-    BadInput, with nothing written, for whatever is wrong with settings, base, pictures, name or output folder.
+    BadInput for whatever is wrong with settings, base, pictures, name or output folder.
     """
-    outputs = Outputs(Path(config.output_folder), str(config.output_name or config.dataset_name))
-    record = None if fresh else unfinished(outputs)
-    plan = make_plan(config, accelerator.num_processes, record.seed if record else _drawn_seed(config, accelerator))
-    if record:
+    plan = make_plan(config, accelerator.num_processes, _drawn_seed(config, accelerator))
+    outputs = Outputs(Path(config.output_folder), str(plan.config.output_name))
+    if not fresh and (record := unfinished(outputs)):
+        plan = replace(plan, seed=record.seed)
         _check_same(record, plan, outputs)
         return Run(plan, outputs, record, load_state(outputs.state))
     outputs = new_outputs(plan, fresh)
-    record = Record(fingerprint(plan), plan.seed, time.time())
-    if accelerator.is_main_process:
-        outputs.state.unlink(missing_ok=True)
-        write_record(outputs, record)
-    accelerator.wait_for_everyone()
-    return Run(plan, outputs, record, None)
+    return Run(plan, outputs, Record(fingerprint(plan), plan.seed, time.time()), None)
 
 
 def new_outputs(plan: Plan, fresh: bool = False) -> Outputs:

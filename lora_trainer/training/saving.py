@@ -23,17 +23,18 @@ class Saver:
         self._run, self._models, self._learner, self._report = run, models, learner, report
         self._base_hash = BaseHash(run.plan.base.path)
 
+    def catch_up(self, step: int) -> None:
+        """Before the first step of this process: the baseline, or the previews that an interruption cut off."""
+        if self._previews_due(step) and not all(path.is_file() for path in self._preview_paths(self._epoch(step))):
+            self._preview(step)
+
     def after_step(self, step: int, average: float, stopping: bool) -> None:
         """Saves and draws what is due after `step` steps. TrainingFailed if the disk does not take a save."""
-        plan, config = self._run.plan, self._run.plan.config
-        last = step == plan.total_steps
-        epoch, within = divmod(step, plan.steps_per_epoch)
-        ended = within == 0 or last
+        last, due = step == self._run.plan.total_steps, self._saves_due(step)
         try:
-            due = self._due(step, epoch, within == 0, last)
             for path in due:
                 self._save(path, step)
-            if stopping or (due and not last and config.save_state == "every"):
+            if stopping or (due and not last and self._run.plan.config.save_state == "every"):
                 self._save_state(step, average)
             if last:
                 self._finish(step, average)
@@ -42,42 +43,57 @@ class Saver:
                 f"The save after step {step} failed: {error.strerror or error}; earlier saves are kept.",
                 "Free some space, then train again: the run goes on from its last state.",
             ) from error
-        if ended and config.preview_every_epochs and (epoch % config.preview_every_epochs == 0 or last):
-            self.preview(epoch if within == 0 else epoch + 1, step)
+        if self._previews_due(step):
+            self._preview(step)
 
-    def preview(self, epoch: int, step: int) -> None:
-        """Draws every preview. One that fails is reported, and the run goes on."""
-        if epoch == 0 and not self._run.plan.config.preview_at_start:
-            return
-        with self._learner.averaged_weights():
-            for number, preview in enumerate(self._models.previews):
-                try:
-                    self._draw(preview, number, epoch, step)
-                except (RuntimeError, ValueError, OSError, ArithmeticError, MemoryError) as error:
-                    self._report("warning", message=f"Preview {number + 1} of epoch {epoch} failed ({error}).")
-            self._models.pictures.release()
+    def _epoch(self, step: int) -> int:
+        """The epoch that `step` ends or lies in; 0 before the first step."""
+        return -(-step // self._run.plan.steps_per_epoch)
 
-    def _draw(self, preview: Preview, number: int, epoch: int, step: int) -> None:
-        path = self._run.outputs.previews / f"epoch{epoch:06d}-{number:02d}-{preview.seed}.png"
-        pixels = self._models.draw(preview)
-        facts = {"Model": self._run.plan.base.path.stem, "LoRA": self._run.outputs.name, "Epoch": epoch, "Step": step}
-        save_preview(path, pixels, preview.infotext(facts))
-        self._report("sample", path=str(path), epoch=epoch, step=step, prompt=preview.prompt, number=number)
+    def _ends_epoch(self, step: int) -> bool:
+        return step % self._run.plan.steps_per_epoch == 0
 
-    def _due(self, step: int, epoch: int, epoch_ended: bool, last: bool) -> list[Path]:
+    def _saves_due(self, step: int) -> list[Path]:
         config, outputs = self._run.plan.config, self._run.outputs
-        if last:
+        if step == self._run.plan.total_steps:
             return [outputs.final]
         paths = []
-        if epoch_ended and config.save_every_epochs and epoch % config.save_every_epochs == 0:
-            paths.append(outputs.after_epoch(epoch))
+        if self._ends_epoch(step) and self._epoch(step) % config.save_every_epochs == 0:
+            paths.append(outputs.after_epoch(self._epoch(step)))
         if config.save_every_steps and step % config.save_every_steps == 0:
             paths.append(outputs.after_step(step))
         return paths
 
+    def _previews_due(self, step: int) -> bool:
+        plan, every = self._run.plan, self._run.plan.config.preview_every_epochs
+        if step == 0:
+            return plan.config.preview_at_start
+        return every > 0 and (step == plan.total_steps or self._ends_epoch(step) and self._epoch(step) % every == 0)
+
+    def _preview_paths(self, epoch: int) -> list[Path]:
+        folder = self._run.outputs.previews
+        previews = self._models.previews
+        return [folder / f"epoch{epoch:06d}-{number:02d}-{each.seed}.png" for number, each in enumerate(previews)]
+
+    def _preview(self, step: int) -> None:
+        """Draws every preview. One that fails is reported, and the run goes on."""
+        epoch = self._epoch(step)
+        with self._learner.averaged_weights():
+            for number, (preview, path) in enumerate(zip(self._models.previews, self._preview_paths(epoch))):
+                try:
+                    self._draw(preview, path, epoch, step)
+                    self._report("sample", path=str(path), epoch=epoch, step=step, prompt=preview.prompt, number=number)
+                except (RuntimeError, ValueError, OSError, ArithmeticError, MemoryError) as error:
+                    self._report("warning", message=f"Preview {number + 1} of epoch {epoch} failed ({error}).")
+            self._models.pictures.release()
+
+    def _draw(self, preview: Preview, path: Path, epoch: int, step: int) -> None:
+        pixels = self._models.draw(preview)
+        facts = {"Model": self._run.plan.base.path.stem, "LoRA": self._run.outputs.name, "Epoch": epoch, "Step": step}
+        save_preview(path, pixels, preview.infotext(facts))
+
     def _save(self, path: Path, step: int) -> None:
-        plan = self._run.plan
-        epoch = -(-step // plan.steps_per_epoch)
+        plan, epoch = self._run.plan, self._epoch(step)
         with self._learner.averaged_weights():
             tensors = self._models.network.state_dict()
             save_lora(path, tensors, metadata(self._run, epoch, step, self._base_hash()), plan.config.save_precision)

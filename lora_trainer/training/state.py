@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.files import written_whole
+from lora_trainer.training.families.header import UNPICKLING_GARBAGE
 
 
 @dataclass
@@ -30,8 +31,9 @@ class State:
 
 
 def save_state(path: Path, state: State) -> None:
-    with written_whole(path) as temporary:
-        torch.save(asdict(state), temporary)
+    """OSError if the disk does not take it: given a path instead of a file, torch would raise something else."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(asdict(state), file)
 
 
 def load_state(path: Path) -> State | None:
@@ -40,7 +42,7 @@ def load_state(path: Path) -> State | None:
         return None
     try:
         return State(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (pickle.UnpicklingError, *UNPICKLING_GARBAGE) as error:
         raise BadInput(
             Problem(
                 "training state",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,10 +10,76 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from lora_trainer.files import written_whole
-from lora_trainer.training.families.text import Conditioning
+from lora_trainer.config import BadInput, Config, Problem
+from lora_trainer.training.batches import caption_at, captions_vary
+from lora_trainer.training.families.text import Conditioning, TextEncoders
+from lora_trainer.training.latents import CACHE_FOLDER, module_digest, write_cache
+from lora_trainer.training.plan import Plan
 
 Text = tuple[str, bool]  # a text, and whether weights such as (a:1.2) in it are read
+
+
+class Texts:
+    """Captions and prompts as conditionings: from memory where they stay as they are, else by the encoders.
+
+    `complete`: everything the run will ask for has been encoded, so that the encoders can go. `prompts`: the previews'.
+    """
+
+    def __init__(self, plan: Plan, encoders: TextEncoders, prompts: Sequence[str], device: torch.device):
+        config = plan.config
+        self._device = device
+        self.trained = config.train != "unet"
+        fixed = not self.trained and not captions_vary(config, plan)
+        if config.cache_text in ("memory", "disk") and not fixed:
+            problem = "captions change from one showing to the next, or the text encoder is trained"
+            raise BadInput(Problem("cache_text", config.cache_text, problem, "Use auto, which caches where it can be."))
+        self.complete = fixed and config.cache_text != "off"
+        self._encoders: TextEncoders | None = encoders
+        self._length, self._clip_skip = config.max_token_length, config.clip_skip or 1
+        self._weighted = config.weighted_captions
+        self._cache = TextCache(self._encode_one, self._cache_key(config), _text_folder(plan))
+        if self.complete:
+            captions = dict.fromkeys(caption_at(plan, index, (0, 0, 0)) for index in range(len(plan.pictures)))
+            self._cache.fill([(caption, self._weighted) for caption in captions])
+        if not self.trained:
+            self._cache.fill([(prompt, True) for prompt in dict.fromkeys(prompts)])
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        """The conditioning of B captions, with gradients where the text encoder is trained."""
+        if self.complete:
+            return stack([self._cache.get((caption, self._weighted)) for caption in captions], self._device)
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            return self._encode(captions, self._weighted)
+
+    @torch.no_grad()
+    def of_preview(self, prompt: str) -> Conditioning:
+        """The prompt's weights such as `(a:1.2)` are always read, as the WebUI does."""
+        return self._encode([prompt], True) if self.trained else stack([self._cache.get((prompt, True))], self._device)
+
+    def release_encoders(self) -> None:
+        self._encoders = None
+        gc.collect()
+
+    def _encode(self, texts: Sequence[str], weighted: bool) -> Conditioning:
+        assert self._encoders is not None, "every text that is asked for was encoded before the encoders went"
+        return self._encoders.encode(texts, max_token_length=self._length, clip_skip=self._clip_skip, weighted=weighted)
+
+    def _encode_one(self, text: str, weighted: bool) -> Conditioning:
+        with torch.no_grad():
+            return self._encode([text], weighted)
+
+    def _cache_key(self, config: Config) -> str:
+        """Changes with everything besides the text that changes an encoding."""
+        if config.cache_text != "disk" or self._encoders is None:
+            return ""
+        digests = [module_digest(encoder) for encoder in self._encoders.encoders]
+        return f"{digests}/{self._length}/{self._clip_skip}"
+
+
+def _text_folder(plan: Plan) -> Path | None:
+    if plan.config.cache_text != "disk":
+        return None
+    return Path(plan.pictures[0].subset.folder) / CACHE_FOLDER / "texts"
 
 
 class TextCache:
@@ -41,13 +108,12 @@ class TextCache:
             return Conditioning(tensors["context"], tensors.get("pooled"))
         found = self._encode(*text)
         tensors = {"context": found.context} | ({} if found.pooled is None else {"pooled": found.pooled})
-        with written_whole(path) as temporary:
-            safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        write_cache(path, tensors)
         return found
 
 
-def stack(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Conditionings of one text each as that of a batch."""
+def stack(conditionings: Sequence[Conditioning], device: torch.device) -> Conditioning:
+    """Conditionings of one text each as that of a batch, on `device`."""
     pooled = [found.pooled for found in conditionings if found.pooled is not None]
     context = torch.cat([found.context for found in conditionings])
-    return Conditioning(context, torch.cat(pooled) if pooled else None)
+    return Conditioning(context.to(device), torch.cat(pooled).to(device) if pooled else None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.training.families.header import Header, TensorInfo, read_header, read_tensors
+from lora_trainer.training.families.header import Header, TensorInfo, is_folder, read_header, read_tensors
 from lora_trainer.training.families.identify import identify, parameters, precision
 from lora_trainer.training.families.kinds import LORA_ENDS, is_lora, kind_of
 
@@ -49,7 +49,7 @@ def describe(path: Path) -> dict[str, Any]:
 
     BadInput for a file that is no model at all.
     """
-    if path.is_dir():
+    if is_folder(path):
         return _describe_base(path)
     header = read_header(path)
     facts = {

@@ -39,7 +39,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # How torch says that a pickle names something else than tensors, and what else reading bytes that are none can raise.
 _REFUSED = re.compile(r"Unsupported (?:global|class)|Trying to")
-_UNPICKLING_GARBAGE = (
+UNPICKLING_GARBAGE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -95,10 +95,13 @@ def bad_model(file: Path, problem: str, remedy: str, setting: str = "base_model"
 
 def read_header(file: Path) -> Header:
     """The header of a `.safetensors` or `.ckpt` file, told apart by content. BadInput if neither, or damaged."""
-    if not file.is_file():
-        raise bad_model(file, "there is no such file", "Choose a file that exists.")
-    with file.open("rb") as stream:
-        first = stream.read(64)
+    try:
+        if not file.is_file():
+            raise bad_model(file, "there is no such file", "Choose a file that exists.")
+        with file.open("rb") as stream:
+            first = stream.read(64)
+    except OSError as error:
+        raise _unopened(file, error) from error
     if not first:
         raise bad_model(file, "is empty", "Download it again.")
     if is_checkpoint(first) and file.suffix.lower() == ".safetensors":  # torch.load goes by this name, not by content
@@ -110,6 +113,14 @@ def read_header(file: Path) -> Header:
     what = next((what for start, what in _FOREIGN.items() if first.lstrip().startswith(start)), None)
     problem = f"is not a model but {what}" if what else "is not a model file"
     raise bad_model(file, problem, "Choose a .safetensors or .ckpt file.")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a model's path is that of a folder. BadInput where it can't even be looked at."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise _unopened(path, error) from error
 
 
 def is_checkpoint(first: bytes) -> bool:
@@ -211,7 +222,7 @@ def _load_checkpoint(file: Path) -> dict[str, Tensor]:
         loaded = torch.load(str(file), map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise _with_code(file) if _REFUSED.search(str(error)) else _damaged(file) from None
-    except _UNPICKLING_GARBAGE:
+    except UNPICKLING_GARBAGE:
         raise _damaged(file) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -237,6 +248,10 @@ def _with_code(file: Path) -> BadInput:
 def _cut_off(file: Path, size: int, whole: int | None) -> BadInput:
     there = f"{_megabytes(size)} of {_megabytes(whole)} are there" if whole else f"only {_megabytes(size)} are there"
     return bad_model(file, f"is cut off: {there}", "Download it again.")
+
+
+def _unopened(file: Path, error: OSError) -> BadInput:
+    return bad_model(file, f"can't be opened ({error.strerror})", "Check its path and the rights to it.")
 
 
 def _damaged(file: Path) -> BadInput:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.training.families.facts import FAMILIES
-from lora_trainer.training.families.header import Header, TensorInfo, bad_model, read_header
+from lora_trainer.training.families.header import Header, TensorInfo, bad_model, is_folder, read_header
 from lora_trainer.training.families.kinds import A_BASE, A_WHOLE, LATER, kind_of
 
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "F64": "fp64"}
@@ -42,7 +42,7 @@ def identify(path: Path) -> BaseModel:
 
     BadInput names what the file is when it is not a base model that can be trained.
     """
-    if path.is_dir():
+    if is_folder(path):
         return _identify_folder(path)
     header = read_header(path)
     if kind := kind_of(header.tensors):

@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lora_trainer.config.problems import BadInput
 from lora_trainer.training.families import configs
 from lora_trainer.training.families.facts import EOS_ID, FAMILIES, TextEncoderFacts
-from lora_trainer.training.families.header import TensorInfo, bad_model, read_header, read_tensors
+from lora_trainer.training.families.header import TensorInfo, bad_model, is_folder, read_header, read_tensors
 from lora_trainer.training.families.identify import BaseModel, folder_tensors, read_json
 from lora_trainer.training.families.layout import UNET_PREFIX, VAE_PREFIX, open_clip_name, unet_names, vae_names
 from lora_trainer.training.families.text import TextEncoders
@@ -66,7 +66,7 @@ def load_vae(
 
 def _load_vae(path: Path, base: BaseModel, prefix: str, dtype: torch.dtype, device: Device) -> AutoencoderKL:
     """`prefix`: what the VAE's names must begin with in a file; "" takes names with and without `VAE_PREFIX`."""
-    if path.is_dir():
+    if is_folder(path):
         config, tensors = read_json(path / "config.json"), folder_tensors(path.parent, path.name)
     else:
         found = read_header(path).tensors
