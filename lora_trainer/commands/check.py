@@ -6,20 +6,18 @@ import argparse
 import json
 from pathlib import Path
 
-from lora_trainer.commands.train import add_changes
-from lora_trainer.config import load_toml
+from lora_trainer.commands.train import add_config, read_config
 from lora_trainer.packages import activate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml")
-    add_changes(parser)
+    add_config(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     activate()
-    config = load_toml(arguments.config, arguments.set)
+    config = read_config(arguments)
     from lora_trainer.training.plan import make_plan
     from lora_trainer.training.run import new_outputs, unfinished
     from lora_trainer.training.saves import Outputs

@@ -14,12 +14,15 @@ from lora_trainer.config.conversion import as_dict, read_changes, read_table, se
 from lora_trainer.config.problems import BadInput, Problem
 from lora_trainer.config.settings import PANELS, SETTINGS, Config
 
+DEFAULTS = Config()
 ENCODINGS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 PLACE = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)")
 
 
-def load_toml(source: str | Path, changes: Sequence[str] = ()) -> Config:
+def load_toml(source: str | Path, changes: Sequence[str] = (), start: Config = DEFAULTS) -> Config:
     """The config in a TOML text, or in the file at a Path, changed by texts such as ``rank=16``.
+
+    What the source leaves out is as in ``start``.
 
     Sections are for the eye only: a known setting is found wherever it stands. Raises BadInput as ``from_dict`` does,
     and for a file or text that cannot be read.
@@ -28,7 +31,7 @@ def load_toml(source: str | Path, changes: Sequence[str] = ()) -> Config:
     table, twice = _flat(_parsed(text))
     values, faults = read_table(table)
     changed, wrong = read_changes(changes)
-    return settle(Config(), {**values, **changed}, [*twice, *faults, *wrong])
+    return settle(start, {**values, **changed}, [*twice, *faults, *wrong])
 
 
 def dump_toml(config: Config) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +57,13 @@ class Result:
         )
 
 
-def run_demo(out: Path, report: Report = silent, name: str = MASCOT.trigger) -> Result:
-    """Writes `out/Lora/NAME.safetensors`, `out/contact_sheet.png` and `out/report.json`."""
-    began = time.monotonic()
-    config = demo_config(out / "Lora", name)
+def run_demo(out: Path, report: Report = silent, pictures: Path = MASCOT.folder, epochs: int = 10) -> Result:
+    """Writes `out/Lora/NAME.safetensors`, `out/contact_sheet.png` and `out/report.json`.
+
+    `pictures`: a folder such as `10_zorble`; whatever it shows, the score asks for the demo's mascot.
+    """
+    began, name = time.monotonic(), MASCOT.trigger
+    config = replace(demo_config(out / "Lora", name), subsets=(Subset(folder=str(pictures)),), epochs=epochs)
     outcome = train(config, report, fresh=True)
     write_sheet(out / "contact_sheet.png", out / "Lora" / f"{name}-run" / "previews", config)
     before, after = score(config, out / "Lora" / f"{name}.safetensors")

@@ -24,8 +24,8 @@ from tests.commands.conftest import Command, contents, write_config
 ConfigOf = Callable[..., Config]
 OPTIONS = {
     "demo": ("--out DIR", "--json"),
-    "train": ("CONFIG.toml", "--set KEY=VALUE", "--fresh", "--json"),
-    "check": ("CONFIG.toml", "--set KEY=VALUE", "--json"),
+    "train": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--fresh", "--json"),
+    "check": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--json"),
     "inspect": ("FILE", "--json"),
     "setup": (),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_trainer.config import PRESETS, BadInput, Config, Subset, apply_preset, notices, problems
+from lora_trainer.config import PRESETS, BadInput, Config, Subset, apply_preset, load_toml, notices, problems
 
 SOUND = Config(base_model="base.safetensors", dataset_name="zdm", subsets=(Subset(folder="pictures"),))
 
@@ -43,3 +43,9 @@ def test_a_preset_keeps_the_rest() -> None:
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(BadInput, match="sd15/character"):
         apply_preset(SOUND, "sd14/character")
+
+
+def test_a_file_stands_over_the_preset_and_changes_over_both() -> None:
+    start = apply_preset(Config(), "pony/character")
+    config = load_toml("rank = 7\nepochs = 3", ["epochs=4"], start)
+    assert (config.rank, config.epochs, config.max_token_length) == (7, 4, 225)
