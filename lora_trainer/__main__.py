@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from lora_trainer import __version__
-from lora_trainer.commands import check, demo, inspect, setup, train
+from lora_trainer.commands import check, demo, inspect, settings, setup, train
 from lora_trainer.config import BadInput
 from lora_trainer.packages import PackageProblem
 from lora_trainer.training.failure import TrainingFailed
 
-COMMANDS = (demo, train, check, inspect, setup)
+COMMANDS = (demo, train, check, inspect, settings, setup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from lora_trainer.__main__ import main
-from lora_trainer.config import Config, Subset
+from lora_trainer.config import SETTINGS, Config, Subset
 from lora_trainer.packages import environment_for_child
 from tests.commands.conftest import Command, contents, write_config
 
@@ -27,6 +27,7 @@ OPTIONS = {
     "train": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--fresh", "--json"),
     "check": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--json"),
     "inspect": ("FILE", "--json"),
+    "settings": ("--json",),
     "setup": (),
 }
 
@@ -204,3 +205,10 @@ def test_a_finished_name_is_taken_and_an_interrupted_one_starts_again_when_fresh
     assert command("train", file).code == 0
     before = contents(tmp_path)
     assert command("train", file, "--fresh").code == 2 and contents(tmp_path) == before
+
+
+def test_settings_lists_every_one_and_its_schema(command: Command) -> None:
+    said = command("settings")
+    assert said.code == 0 and all(f"`{name}`" in "\n".join(said.out) for name in SETTINGS)
+    said = command("settings", "--json")
+    assert said.code == 0 and json.loads("\n".join(said.out))["properties"].keys() >= SETTINGS.keys()
