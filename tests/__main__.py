@@ -24,8 +24,11 @@ def set_up() -> None:
     active = packages.activate()
     if not (packages.is_installed() and all(map(importlib.util.find_spec, TOOLS))):
         tools = packages.Folder("tools", packages.read_list(TESTS / "packages.txt"), with_dependencies=True)
-        packages.install(tools)
-        sys.path.insert(len(active), str(tools.path))
+        # Their torch is the one that is there: pip would fetch another.
+        originals = packages.Folder("originals", packages.read_list(TESTS / "originals.txt"), with_dependencies=False)
+        for folder in (tools, originals):
+            packages.install(folder)
+            sys.path.insert(len(active), str(folder.path))
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of the running Python are none of ours
     os.environ.update(packages.environment_for_child())
 
