@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from lora_trainer.commands.train import add_config, read_config
 from lora_trainer.packages import activate
@@ -18,13 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     activate()
     config = read_config(arguments)
-    from lora_trainer.training.plan import make_plan
-    from lora_trainer.training.run import new_outputs, unfinished
-    from lora_trainer.training.saves import Outputs
+    from lora_trainer.training.plan import fingerprint, make_plan
+    from lora_trainer.training.run import interrupted, new_outputs
 
     plan = make_plan(config)
-    outputs = Outputs(Path(plan.config.output_folder), str(plan.config.output_name))
-    if not unfinished(outputs):
+    if not interrupted(plan, fingerprint(plan)):
         new_outputs(plan)
     facts = {
         "base": plan.base.path.name,

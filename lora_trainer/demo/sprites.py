@@ -297,8 +297,9 @@ def _ears(canvas: Canvas, traits: Traits) -> None:
 def _droopy_ears(canvas: Canvas, traits: Traits) -> None:
     """Dog ears hang in front of the head."""
     if traits.ears == "dog ears":
+        red, green, blue = (int(value * 0.72) for value in traits.coat.main)
         for side in (-1, 1):
-            canvas.ellipse((32 + side * 17.5, 27), 5, 11.5, tuple(int(c * 0.72) for c in traits.coat.main))  # type: ignore[arg-type]
+            canvas.ellipse((32 + side * 17.5, 27), 5, 11.5, (red, green, blue))
 
 
 HANDS: dict[str, tuple[Point, Point]] = {

@@ -32,7 +32,9 @@ from lora_trainer.training.families.tokenizer import clip_tokenizer
 SEED = 20
 SHARES = {"vae": 0.35, "text": 0.07, "unet": 0.5, "decoder": 0.08}  # of the minutes
 BASE = "base.safetensors"
-SPRITES = 8_000
+VAE_PICTURES = 12_000
+SPRITES = 8_000  # for the U-Net
+MEASURED = 500  # sprites that a figure is taken over
 CHECKPOINT_SECONDS = 120
 LONGEST_STEP = 10.0  # seconds; a process that was halted meanwhile has not trained
 POINT_STEPS = 20
@@ -40,12 +42,15 @@ POINT_STEPS = 20
 
 @dataclass
 class Stage:
-    """One part of the training: `loss(step)` is lowered by changing the `modules`, each with its learning rate."""
+    """One part of the training: `loss(step)` is lowered by changing the `modules`, each with its learning rate.
+
+    A loss draws all its random numbers from the step's number, so that a resumed run goes on with other batches.
+    """
 
     name: str
     modules: dict[str, nn.Module]
     rates: dict[str, float]
-    loss: Callable[[], Tensor]
+    loss: Callable[[int], Tensor]
     hold: float = 0.4  # share of the time before the learning rate falls, along a cosine
     ema_decay: float = 0.998
     step: int = 0
@@ -111,7 +116,7 @@ class Stage:
         factor = min(1.0, (self.step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * falling)))
         for group, rate in zip(self.optimizer.param_groups, self.rates.values(), strict=True):
             group["lr"] = rate * factor
-        loss = self.loss()
+        loss = self.loss(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
@@ -143,6 +148,10 @@ def to_bytes(pictures: Sequence[Image.Image]) -> Tensor:
 def to_signal(pixels: Tensor) -> Tensor:
     """uint8 pixels -> float in [-1, 1]."""
     return pixels.float() / 127.5 - 1
+
+
+def step_generator(step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(SEED * 1_000_000 + step)
 
 
 # --- VAE -------------------------------------------------------------------------------------------------------------
@@ -177,11 +186,11 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
 
 def vae_stage(models: Miniature, encoder_too: bool) -> Stage:
     """`encoder_too`: all of the VAE; otherwise the decoder alone, on latents with a little noise."""
-    vae = models.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    generator = torch.Generator().manual_seed(SEED)
-    pictures = vae_pictures(12_000, random.Random(SEED + 1))
+    vae = models.vae.to(memory_format=torch.channels_last)
+    pictures = vae_pictures(VAE_PICTURES, random.Random(SEED + 1))
 
-    def loss() -> Tensor:
+    def loss(step: int) -> Tensor:
+        generator = step_generator(step)
         batch = pictures[torch.randint(len(pictures), (8,), generator=generator)]
         wanted = recolour(to_signal(batch), generator)
         with torch.set_grad_enabled(encoder_too):
@@ -210,10 +219,10 @@ def encode(models: Miniature, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def vae_psnr(models: Miniature, count: int = 200) -> float:
+def vae_psnr(models: Miniature) -> float:
     """Peak signal to noise ratio of mascots that were not among the training pictures, in dB."""
     rng = random.Random(SEED + 2)
-    wanted = to_bytes([sprites.draw(sprites.random_traits(rng), rng) for _ in range(count)])
+    wanted = to_bytes([sprites.draw(sprites.random_traits(rng), rng) for _ in range(MEASURED)])
     latents = encode(models, wanted) / LATENT_SCALE
     made = torch.cat([models.vae.decode(part).sample for part in latents.split(32)]).clamp(-1, 1)
     return 10 * math.log10(4 / F.mse_loss(made, to_signal(wanted)).item())
@@ -222,9 +231,8 @@ def vae_psnr(models: Miniature, count: int = 200) -> float:
 def load_vae(folder: Path, models: Miniature) -> None:
     """The VAE as far as it is trained, with unit latents; its decoder as the last stage left it, if that has run."""
     load_average(folder, "vae", {"vae": models.vae})
-    rng = random.Random(SEED + 3)
-    pixels = to_bytes([sprites.draw(sprites.random_traits(rng), rng) for _ in range(1_000)])
-    to_unit_latents(models.vae, encode(models, pixels) / LATENT_SCALE)
+    _, latents = captioned_latents(models, MEASURED, SEED + 3)
+    to_unit_latents(models.vae, latents / LATENT_SCALE)
     load_average(folder, "decoder", decoder_parts(models))
 
 
@@ -252,12 +260,13 @@ def some_tags(tags: Sequence[str], rng: random.Random) -> list[str]:
 
 def text_stage(models: Miniature) -> Stage:
     """The text encoder tells, from its last states at and behind the end token, which tags a caption has."""
-    encoder, rng, words = models.text_encoder, random.Random(SEED + 4), junk_words()
+    encoder, words = models.text_encoder, junk_words()
     places = {tag: place for place, tag in enumerate(sprites.all_tags())}
     head = nn.Linear(encoder.config.hidden_size, len(places))
     length = 48  # long enough for all tags and the junk, and a third cheaper than 77
 
-    def loss() -> Tensor:
+    def loss(step: int) -> Tensor:
+        rng = random.Random(SEED * 1_000_000 + step)
         captions, wanted = [], torch.zeros(48, len(places))
         for row in wanted:
             kept = some_tags(sprites.tags(sprites.random_traits(rng)), rng)
@@ -279,15 +288,22 @@ def text_stage(models: Miniature) -> Stage:
 # --- U-Net -----------------------------------------------------------------------------------------------------------
 
 
-def unet_stage(models: Miniature, sprite_count: int) -> Stage:
+def captioned_latents(models: Miniature, count: int, seed: int) -> tuple[list[sprites.Traits], Tensor]:
+    """Sprites' traits, and their scaled latents (count, 4, 8, 8)."""
+    rng = random.Random(seed)
+    traits = [sprites.random_traits(rng) for _ in range(count)]
+    return traits, encode(models, to_bytes([sprites.draw(one, rng) for one in traits]))
+
+
+def unet_stage(models: Miniature) -> Stage:
     """Noise prediction by U-Net and text encoder: 16 captioned sprites a step, each at four times."""
-    schedule, rng, generator = noise_schedule(), random.Random(SEED + 5), torch.Generator().manual_seed(SEED + 5)
-    traits = [sprites.random_traits(rng) for _ in range(sprite_count)]
-    latents = encode(models, to_bytes([sprites.draw(one, rng) for one in traits]))
+    traits, latents = captioned_latents(models, SPRITES, SEED + 5)
+    schedule = noise_schedule()
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
 
-    def loss() -> Tensor:
-        chosen = torch.randint(sprite_count, (16,), generator=generator)
+    def loss(step: int) -> Tensor:
+        generator, rng = step_generator(step), random.Random(SEED * 1_000_000 + step)
+        chosen = torch.randint(len(traits), (16,), generator=generator)
         captions = ["" if rng.random() < 0.1 else ", ".join(some_tags(sprites.tags(traits[i]), rng)) for i in chosen]
         context = models.text_encoder(tokens(captions)).last_hidden_state.repeat(4, 1, 1)
         clean = latents[chosen].repeat(4, 1, 1, 1)
@@ -303,19 +319,18 @@ def unet_stage(models: Miniature, sprite_count: int) -> Stage:
 
 
 @torch.no_grad()
-def control(models: Miniature, count: int = 256) -> dict[str, float]:
+def control(models: Miniature) -> dict[str, float]:
     """Loss at t = 500 on sprites never trained on, with their own caption, another's, and none.
 
     Own far below shuffled is the proof that captions steer the picture.
     """
-    rng, schedule = random.Random(SEED + 6), noise_schedule()
-    traits = [sprites.random_traits(rng) for _ in range(count)]
-    latents = encode(models, to_bytes([sprites.draw(one, rng) for one in traits]))
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED + 6))
-    times = torch.full((count,), 500)
-    noisy = schedule.add_noise(latents, noise, times)
+    traits, latents = captioned_latents(models, MEASURED, SEED + 6)
+    noise = torch.randn(latents.shape, generator=step_generator(0))
+    times = torch.full((len(traits),), 500)
+    noisy = noise_schedule().add_noise(latents, noise, times)
+    rng = random.Random(SEED)
     own = [sprites.caption(one, rng) for one in traits]
-    kinds = {"own": own, "shuffled": own[1:] + own[:1], "empty": [""] * count}
+    kinds = {"own": own, "shuffled": own[1:] + own[:1], "empty": [""] * len(own)}
     losses = {}
     for kind, captions in kinds.items():
         context = models.text_encoder(tokens(captions)).last_hidden_state
@@ -365,7 +380,7 @@ def train(folder: Path, minutes: float, only: str | None = None) -> None:
     load_vae(folder, models)
     if "unet" in spans:
         load_average(folder, "text", {"text_encoder": models.text_encoder})
-        stage = unet_stage(models, SPRITES)
+        stage = unet_stage(models)
         stage.train(folder, spans["unet"], lambda: save_base(averaged(folder, models.vae), folder / BASE))
     if "decoder" in spans:
         vae_stage(models, encoder_too=False).train(folder, spans["decoder"])

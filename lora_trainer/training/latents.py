@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lora_trainer.files import written_whole
 from lora_trainer.training.failure import TrainingFailed
-from lora_trainer.training.randomness import generator_for
 
 CACHE_FOLDER = ".lora_trainer"
 
@@ -104,11 +103,6 @@ def module_digest(module: torch.nn.Module) -> str:
         digest.update(name.encode("utf-8"))
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def encoding_generator(key: str) -> torch.Generator:
-    """The draw from the posterior belongs to the picture, so that a cached and an uncached run see the same."""
-    return generator_for("latents", key)
 
 
 def _checked(encoded: Encoded, name: str) -> Encoded:

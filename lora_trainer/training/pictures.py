@@ -19,7 +19,7 @@ from lora_trainer.training.batches import Place
 from lora_trainer.training.families import Family, family_of
 from lora_trainer.training.latents import Encoded, LatentCache
 from lora_trainer.training.plan import Plan
-from lora_trainer.training.randomness import random_for
+from lora_trainer.training.randomness import generator_for, random_for
 
 
 class Pictures:
@@ -97,7 +97,7 @@ class Pictures:
     def _encoded(self, index: int, flipped: bool, key: str) -> Encoded:
         picture, placement = self._plan.pictures[index], self._plan.placements[index]
         pixels = fit(read_picture(picture.path), placement, flipped)
-        found = latent.encode(self.vae(), pixels, latent.encoding_generator(key))
+        found = latent.encode(self.vae(), pixels, generator_for("latents", key))
         return Encoded(found, self._mask(picture, placement, flipped))
 
     def _shown(self, index: int, flipped: bool, at: Place) -> Encoded:
@@ -109,7 +109,7 @@ class Pictures:
         pixels = fit(read_picture(picture.path), placement, flipped)
         if config.colour_jitter:
             pixels = jitter(pixels, rng)
-        generator = latent.encoding_generator(f"{self._plan.seed}/{at}")
+        generator = generator_for(self._plan.seed, "latents", *at)
         found = latent.encode(self.vae(), pixels, generator)
         return Encoded(found, self._mask(picture, placement, flipped))
 

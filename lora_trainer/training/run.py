@@ -17,7 +17,7 @@ from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.families.header import read_header
 from lora_trainer.training.families.identify import folder_tensors
 from lora_trainer.training.plan import Plan, fingerprint, make_plan
-from lora_trainer.training.saves import Outputs, check_writable, choose_outputs
+from lora_trainer.training.saves import Outputs, check_writable, choose_outputs, names
 from lora_trainer.training.state import State, load_state
 
 LORA_PARTS = ("transformer_blocks.", ".self_attn.", "_model.encoder.layers.", "resblocks.")
@@ -76,13 +76,32 @@ def open_run(config: Config, accelerator: Accelerator, fresh: bool = False) -> R
     BadInput for whatever is wrong with settings, base, pictures, name or output folder.
     """
     plan = make_plan(config, accelerator.num_processes, _drawn_seed(config, accelerator))
-    outputs = Outputs(Path(config.output_folder), str(plan.config.output_name))
-    if not fresh and (record := unfinished(outputs)):
-        plan = replace(plan, seed=record.seed)
-        _check_same(record, plan, outputs)
-        return Run(plan, outputs, record, load_state(outputs.state))
+    mark = fingerprint(plan)
+    if not fresh and (found := interrupted(plan, mark)):
+        outputs, record = found
+        return Run(replace(plan, seed=record.seed), outputs, record, load_state(outputs.state))
     outputs = new_outputs(plan, fresh)
-    return Run(plan, outputs, Record(fingerprint(plan), plan.seed, time.time()), None)
+    return Run(plan, outputs, Record(mark, plan.seed, time.time()), None)
+
+
+def interrupted(plan: Plan, mark: str) -> tuple[Outputs, Record] | None:
+    """The interrupted run that this plan goes on with: of the same name, or of a numbered one where that is asked for.
+
+    BadInput where the name belongs to an interrupted run of another fingerprint than `mark`.
+    """
+    config = plan.config
+    for outputs in names(Path(config.output_folder), str(config.output_name)):
+        record = unfinished(outputs)
+        if record and record.fingerprint == mark:
+            return outputs, record
+        if config.overwrite == "number" and outputs.taken:
+            continue
+        if record:
+            problem = "an interrupted run of this name is there, with other settings, base or pictures"
+            remedy = "Choose another name, restore its settings to go on with it, or use --fresh to write over it."
+            raise BadInput(Problem("output_name", outputs.name, problem, remedy))
+        break
+    return None
 
 
 def new_outputs(plan: Plan, fresh: bool = False) -> Outputs:
@@ -112,7 +131,7 @@ def read_record(outputs: Outputs) -> Record | None:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise BadInput(
-            Problem("output_name", outputs.name, f"its {path.name} can't be read", "Delete it, or use --fresh.")
+            Problem("output_name", outputs.name, f"its {path.name} can't be read", "Delete it; the LoRAs stay.")
         ) from error
 
 
@@ -152,15 +171,3 @@ def _drawn_seed(config: Config, accelerator: Accelerator) -> int | None:
     box = [secrets.randbelow(2**32)]
     broadcast_object_list(box)
     return box[0]
-
-
-def _check_same(record: Record, plan: Plan, outputs: Outputs) -> None:
-    if record.fingerprint != fingerprint(plan):
-        raise BadInput(
-            Problem(
-                "output_name",
-                outputs.name,
-                "an interrupted run of this name is there, with other settings, base or pictures",
-                "Choose another name, restore its settings to go on with it, or use --fresh to write over it.",
-            )
-        )

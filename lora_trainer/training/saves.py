@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,11 @@ class Outputs:
     def after_step(self, step: int) -> Path:
         return self.folder / f"{self.name}-step{step:08d}.safetensors"
 
+    @property
+    def taken(self) -> bool:
+        """Whether a run of this name has left anything behind."""
+        return bool(self.existing()) or self.run_folder.exists()
+
     def existing(self) -> list[Path]:
         """LoRAs that a run of this name would write over."""
         numbered = [*self.folder.glob(f"{glob_safe(self.name)}-*.safetensors")]
@@ -47,23 +54,22 @@ class Outputs:
         return sorted([*ours, *([self.final] if self.final.exists() else [])])
 
 
+def names(folder: Path, name: str) -> Iterator[Outputs]:
+    """NAME, then NAME-v2, NAME-v3 and so on."""
+    yield Outputs(folder, name)
+    for number in itertools.count(2):
+        yield Outputs(folder, f"{name}-v{number}")
+
+
 def choose_outputs(folder: Path, name: str, when_taken: str) -> Outputs:
-    """The outputs of a new run. `when_taken`: "refuse" a name whose LoRAs exist, or "number" it (`NAME-2`, ...)."""
-    outputs = Outputs(folder, name)
+    """The outputs of a new run. `when_taken`: "refuse" a name whose LoRAs exist, or "number" it (NAME-v2, ...)."""
     if when_taken == "number":
-        number = 2
-        while outputs.existing() or outputs.run_folder.exists():
-            outputs = Outputs(folder, f"{name}-v{number}")
-            number += 1
-    if taken := outputs.existing():
-        raise BadInput(
-            Problem(
-                "output_name",
-                name,
-                f"{taken[0].name} exists already in {folder.name or folder}",
-                'Choose another name, set overwrite = "number" to have one added, or move the old files away.',
-            )
-        )
+        return next(outputs for outputs in names(folder, name) if not outputs.taken)
+    outputs = Outputs(folder, name)
+    if existing := outputs.existing():
+        problem = f"{existing[0].name} exists already in {folder.name or folder}"
+        remedy = 'Choose another name, set overwrite = "number" to have one added, or move the old files away.'
+        raise BadInput(Problem("output_name", name, problem, remedy))
     return outputs
 
 

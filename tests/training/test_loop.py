@@ -282,6 +282,19 @@ def test_an_interrupted_run_goes_on_only_with_its_own_settings(config_of: Config
     assert listener.of("progress")[0]["step"] == 1
 
 
+def test_a_numbered_run_goes_on_under_its_number(config_of: ConfigOf, tmp_path: Path) -> None:
+    train(config_of(max_steps=1))
+    stop = Stop()
+    stop.ask()
+    train(config_of(overwrite="number"), stop=stop)
+    assert (tmp_path / "out" / "blob-v2-run" / "state.bin").is_file()
+    _, listener = trained(config_of(overwrite="number"))
+    assert [facts["step"] for facts in listener.of("progress")] == [2, 3, 4, 5, 6]
+    assert (tmp_path / "out" / "blob-v2.safetensors").is_file()
+    trained(config_of(overwrite="number"))
+    assert (tmp_path / "out" / "blob-v3.safetensors").is_file()
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW8bit", "Adafactor", "DAdaptAdam", "ScheduleFreeAdamW"])
 def test_every_kind_of_optimizer_state_resumes(config_of: ConfigOf, optimizer: str) -> None:
     rate = 1.0 if optimizer == "DAdaptAdam" else 1e-3
