@@ -18,7 +18,7 @@ def contact_sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Ima
     sheet = Image.new("RGB", (width, TOP + len(rows) * (CELL + GAP) + GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), _font()
     for place, title in enumerate(columns):
-        text = "\n".join(textwrap.wrap(title, 26)[:4])
+        text = "\n".join(textwrap.wrap(title, 21)[:4])
         draw.multiline_text((LEFT + place * (CELL + GAP), 6), text, INK, font, spacing=1)
     for line, (label, pictures) in enumerate(rows):
         y = TOP + line * (CELL + GAP)
