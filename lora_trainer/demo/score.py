@@ -17,8 +17,10 @@ from torch import Tensor
 from lora_trainer.demo.mascots import CONTROL, HELD_BACK_SCENES, MASCOT, Mascot, caption, picture
 from lora_trainer.demo.miniature import noise_schedule
 
+# Measured between latents, 700 steps at rank 16, CFG 1.5: margin -0.51 without a LoRA, +0.65 with one of the mascot
+# (+0.45 after 200 steps), -0.89 with one of the control under the mascot's trigger; loss 0.226, 0.109 and 0.292.
 LEAST_MARGIN = 0.2
-LEAST_RISE = 0.2
+LEAST_RISE = 0.3
 MOST_LOSS = 0.75  # of the loss before
 TIMESTEPS = (150, 350, 550, 750)
 
@@ -55,19 +57,20 @@ def as_pixels(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def margin(previews: Sequence[Image.Image], scenes: Sequence[Scene], encode: Encode = as_pixels) -> float:
-    """Mean over the scenes of (d_other - d_own) / (d_other + d_own), in [-1, 1].
+    """Mean over the scenes of (d(preview, other)^2 - d(preview, own)^2) / d(own, other)^2, each cut to [-1, 1].
 
-    d is the Euclidean distance from a scene's preview to the picture of the mascot (own) and of the control (other),
-    between pixels, or between latents if `encode` gives these. 0 if a preview is as far from both.
+    d is the Euclidean distance between pixels, or between latents if `encode` gives these; own and other are the
+    scene's pictures of the mascot and of the control. The figure is a preview's place on the line from the control (-1)
+    to the mascot (+1): what differs from both alike, such as a background drawn a little off, does not move it.
     """
     made = encode(previews)
-    own = _distances(made, encode([scene.picture for scene in scenes]))
-    other = _distances(made, encode([scene.other_picture for scene in scenes]))
-    return ((other - own) / (other + own).clamp(min=1e-8)).mean().item()
+    own, other = encode([scene.picture for scene in scenes]), encode([scene.other_picture for scene in scenes])
+    places = (_squared_distances(made, other) - _squared_distances(made, own)) / _squared_distances(own, other)
+    return places.clamp(-1, 1).mean().item()
 
 
-def _distances(left: Tensor, right: Tensor) -> Tensor:
-    return (left - right).flatten(1).float().norm(dim=1)
+def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    return (left - right).flatten(1).float().square().sum(1)
 
 
 @torch.no_grad()
