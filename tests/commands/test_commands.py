@@ -125,8 +125,6 @@ def test_set_replaces_settings_and_inspect_tells_the_lora(
     assert said.code == 0 and said.out[0] == "kind: LoRA" and "  ss_output_name: other" in said.out
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # numpy's, inside diffusers
-@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 def test_json_tells_the_run_event_by_event(command: Command, config_of: ConfigOf, tmp_path: Path) -> None:
     previews = {"preview_every_epochs": 1, "preview_at_start": True, "preview_steps": 2, "preview_prompts": ("a", "b")}
     said = command("train", write_config(config_of(**previews), tmp_path), "--json")

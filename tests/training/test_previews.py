@@ -27,10 +27,6 @@ from lora_trainer.training.plan import make_plan
 from lora_trainer.training.previews import Preview, sample, save_preview
 
 # numpy's, about torch tensors among arrays inside diffusers
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
 
 ConfigOf = Callable[..., Config]
 CPU = torch.device("cpu")

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 
 from lora_trainer.config import Config, dump_toml
 from lora_trainer.packages import environment_for_child
-from lora_trainer.training.loop import train
 
 ConfigOf = Callable[..., Config]
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # sums of two threads may be rounded otherwise than those of one
 
 
 def write_config(config: Config, path: Path) -> Path:
@@ -51,7 +50,7 @@ def test_killed_twice_a_run_ends_with_the_same_bits(config_of: ConfigOf, tmp_pat
     assert resumed[0] == 5 and resumed[-1] == 8  # two steps an epoch: the state is that of step 4
     record = json.loads((tmp_path / "out" / "blob-run" / "run.json").read_text(encoding="utf-8"))
     whole = config_of(**{**options, "output_name": "whole", "seed": record["seed"]})
-    train(whole)
+    run_until(write_config(whole, tmp_path / "whole.toml"), None)
     for name in ("", "-000001", "-000002", "-000003"):
         killed = load_file(tmp_path / "out" / f"blob{name}.safetensors")
         unbroken = load_file(tmp_path / "out" / f"whole{name}.safetensors")
@@ -61,7 +60,8 @@ def test_killed_twice_a_run_ends_with_the_same_bits(config_of: ConfigOf, tmp_pat
 def test_two_processes_give_the_result_of_one(config_of: ConfigOf, tmp_path: Path) -> None:
     """Two processes of one batch a step are one process that gathers two batches into each step."""
     options = {"batch_size": 1, "epochs": 2, "dropout": 0.1}
-    train(config_of(output_name="one", gradient_accumulation=2, **options))
+    one = config_of(output_name="one", gradient_accumulation=2, **options)
+    run_until(write_config(one, tmp_path / "one.toml"), None)
     config = write_config(config_of(output_name="two", **options), tmp_path / "config.toml")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
     environment = {**environment_for_child(), **ONE_THREAD, "ACCELERATE_USE_CPU": "true", "USE_LIBUV": "0"}
@@ -72,6 +72,6 @@ def test_two_processes_give_the_result_of_one(config_of: ConfigOf, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [event["step"] for event in events if event["event"] == "progress"] == [1, 2, 3, 4]
-    one, two = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("one", "two"))
-    for key in one:
-        torch.testing.assert_close(two[key], one[key], atol=1e-6, rtol=1e-4)
+    alone, together = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("one", "two"))
+    for key in alone:
+        torch.testing.assert_close(together[key], alone[key], atol=1e-5, rtol=1e-4)

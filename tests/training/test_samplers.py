@@ -10,10 +10,6 @@ from lora_trainer.training.noise_schedule import NoiseSchedule
 from lora_trainer.training.samplers import SAMPLERS, build_sampler, names, set_steps
 
 # numpy's, about torch tensors among arrays inside diffusers
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
 
 MEAN, DEVIATION = 0.6, 0.3
 
