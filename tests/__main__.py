@@ -50,6 +50,7 @@ def selection(words: list[str]) -> list[str]:
 
 def main() -> int:
     arguments = selection(sys.argv[1:])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' models are so small that threads only cost time
     try:
         set_up()
     except packages.PackageProblem as problem:

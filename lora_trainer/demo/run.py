@@ -63,6 +63,7 @@ def run_demo(out: Path, report: Report = silent, pictures: Path = MASCOT.folder,
     `pictures`: a folder such as `10_zorble`; whatever it shows, the score asks for the demo's mascot.
     """
     began, name = time.monotonic(), MASCOT.trigger
+    torch.set_num_threads(1)  # so small a model is no faster on two, and far slower where something else is running
     config = replace(demo_config(out / "Lora", name), subsets=(Subset(folder=str(pictures)),), epochs=epochs)
     outcome = train(config, report, fresh=True)
     write_sheet(out / "contact_sheet.png", out / "Lora" / f"{name}-run" / "previews", config)

@@ -31,7 +31,8 @@ def test_learns_the_mascot_and_says_so_by_figures(out: Path) -> None:
 
 def test_writes_the_lora_and_a_sheet_of_every_epoch(out: Path) -> None:
     assert len(load_file(out / "Lora" / f"{MASCOT.trigger}.safetensors")) == 3 * (192 + 72)
-    width, height = Image.open(out / "contact_sheet.png").size
+    with Image.open(out / "contact_sheet.png") as sheet:
+        width, height = sheet.size
     assert width > 4 * 64 and height > (EPOCHS + 1) * 64
     assert len(list((out / "Lora" / f"{MASCOT.trigger}-run" / "previews").glob("*.png"))) == 4 * (EPOCHS + 1)
 
