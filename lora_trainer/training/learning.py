@@ -97,6 +97,12 @@ class Learner:
         if self._longest_norm:
             self._network.limit_norms(self._longest_norm)
 
+    @property
+    def optimizer_name(self) -> str:
+        """As sd-scripts records it, such as `torch.optim.adamw.AdamW`."""
+        kind = type(self._optimizer)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
     def rates(self) -> list[float]:
         """The step size of each group, as the optimizer applies it."""
         return effective_rates(self._optimizer)

@@ -21,9 +21,12 @@ ARCHITECTURES = {
 CONFIG_KEY = "lora_trainer.config"
 
 
-def metadata(run: Run, epoch: int, step: int, base_hashes: Mapping[str, str]) -> dict[str, str]:
-    """The file's metadata after `step` steps, in epoch `epoch`; no path of the user's machine is in it."""
-    facts = {**_settings(run), **_facts(run, epoch, step), **base_hashes, **_model_spec(run)}
+def metadata(run: Run, epoch: int, step: int, known: Mapping[str, str]) -> dict[str, str]:
+    """The file's metadata after `step` steps, in epoch `epoch`; no path of the user's machine is in it.
+
+    `known`: what only the running training knows: the base's hashes, the optimizer's name.
+    """
+    facts = {**_settings(run), **_facts(run, epoch, step), **known, **_model_spec(run)}
     config = as_dict(run.plan.config, whole_paths=False)
     facts[CONFIG_KEY] = json.dumps({**config, "seed": run.plan.seed}, ensure_ascii=False)
     return {key: value if isinstance(value, str) else str(value) for key, value in facts.items()}
@@ -55,6 +58,7 @@ def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
         "ss_num_reg_images": len(plan.pictures) - len(used),
         "ss_lr_warmup_steps": round(plan.total_steps * config.warmup_percent / 100),
         "ss_resolution": config.resolution,
+        "ss_total_batch_size": config.batch_size * config.gradient_accumulation,
         "ss_zero_terminal_snr": plan.zero_terminal_snr,
         "ss_cache_latents": config.cache_latents != "off",
         "ss_tag_frequency": json.dumps(tag_frequency(plan.pictures), ensure_ascii=False),

@@ -96,7 +96,8 @@ class Saver:
         plan, epoch = self._run.plan, self._epoch(step)
         with self._learner.averaged_weights():
             tensors = self._models.network.state_dict()
-            save_lora(path, tensors, metadata(self._run, epoch, step, self._base_hash()), plan.config.save_precision)
+            known = {**self._base_hash(), "ss_optimizer": self._learner.optimizer_name}
+            save_lora(path, tensors, metadata(self._run, epoch, step, known), plan.config.save_precision)
         self._report("saved", path=str(path), epoch=epoch, step=step)
         self._drop_oldest()
 
