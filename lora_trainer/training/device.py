@@ -26,9 +26,14 @@ def choose_precision(mixed_precision: str, base_precision: str, device: torch.de
     The base is kept in the precision it is computed in. The VAE never runs in fp16, where SDXL's gives NaN.
     """
     mixed = _best(device) if mixed_precision == "auto" else mixed_precision
-    if mixed == "fp16" and device.type == "cpu":
+    if mixed == "fp16" and device.type != "cuda":
         raise BadInput(
-            Problem("mixed_precision", "fp16", "this computer trains on its CPU, which has no fp16", "Use bf16 or no.")
+            Problem(
+                "mixed_precision",
+                "fp16",
+                f"training runs on {device.type} here, which has no scaled fp16",
+                "Use bf16 or no.",
+            )
         )
     compute = DTYPES[mixed]
     if base_precision not in ("auto", {"no": "fp32"}.get(mixed, mixed)):

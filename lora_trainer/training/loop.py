@@ -57,7 +57,7 @@ def train(config: Config, report: Report = silent, stop: Stop | None = None, fre
 
     models = load_models(plan, precision, accelerator.device, report)
     learner = build_learner(plan, models, precision.scaled, accelerator.device)
-    step, average = restore(run, models, learner)
+    step, average = restore(run, models, learner, report)
     run.begin(accelerator)
     saver = Saver(run, models, learner, report)
     if accelerator.is_main_process:
@@ -100,11 +100,13 @@ def wanted_anywhere(stop: Stop | None, accelerator: Accelerator) -> bool:
     return bool(accelerator.reduce(torch.tensor(float(wanted), device=accelerator.device), "sum"))
 
 
-def restore(run: Run, models: Models, learner: Learner) -> tuple[int, float]:
+def restore(run: Run, models: Models, learner: Learner, report: Report) -> tuple[int, float]:
     """The step and the average loss to go on from: those of the run's state, or a fresh network's."""
     state = run.state
     if state is None:
-        models.initialise_network(run.plan)
+        if fresh := models.initialise_network():
+            start = Path(run.plan.config.start_lora or "").name
+            report("warning", message=f"{start} has no weights that fit {len(fresh)} layers; these start fresh.")
         return 0, math.nan
     models.network.load_state_dict(state.network)
     learner.load_state(state.optimizer, state.schedule, state.scaler)

@@ -84,11 +84,11 @@ class Models:
             self.network.train(True)
         return self.pictures.decode(latents)
 
-    def initialise_network(self, plan: Plan) -> None:
-        """Fresh weights, and over them those of the LoRA to start from, where there is one."""
-        self.network.initialise(lambda key: generator_for(plan.seed, "lora", key))
-        if plan.config.start_lora:
-            _start_from(Path(plan.config.start_lora), self.network)
+    def initialise_network(self) -> tuple[str, ...]:
+        """Fresh weights, and over them those of the LoRA to start from; returns the layers that it has none for."""
+        self.network.initialise(lambda key: generator_for(self._plan.seed, "lora", key))
+        start = self._plan.config.start_lora
+        return _start_from(Path(start), self.network) if start else ()
 
 
 def set_up_unet(unet: Any, config: Config, device: torch.device) -> None:
@@ -125,7 +125,7 @@ def checkpointing(config: Config, device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < 16 * 2**30
 
 
-def _start_from(path: Path, network: LoraNetwork) -> None:
+def _start_from(path: Path, network: LoraNetwork) -> tuple[str, ...]:
     try:
         missing = network.load_state_dict(load_lora(path))
     except BadInput as error:
@@ -139,3 +139,4 @@ def _start_from(path: Path, network: LoraNetwork) -> None:
                 "Choose a LoRA of the same family and rank, or set rank to its own.",
             )
         )
+    return missing

@@ -213,6 +213,10 @@ def test_starts_from_a_lora(config_of: ConfigOf, tmp_path: Path) -> None:
     )
     for key in first:
         torch.testing.assert_close(first[key], again[key], atol=1e-9, rtol=0)
+    unet_only = tmp_path / "out" / "unet.safetensors"
+    train(config_of(output_name="unet", epochs=1, train="unet"))
+    _, listener = trained(config_of(output_name="part", epochs=1, start_lora=str(unet_only)))
+    assert any("fit 18 layers" in facts["message"] for facts in listener.of("warning"))
     with pytest.raises(BadInput, match="no weights that fit"):
         train(config_of(output_name="c", start_lora=str(tmp_path / "out" / "a.safetensors"), rank=5))
 

@@ -57,7 +57,7 @@ def read_infotext(text: str) -> tuple[str, str, dict[str, str]]:
 def models_of(config: Config) -> Models:
     plan = make_plan(config)
     models = load_models(plan, choose_precision("no", "auto", CPU), CPU, silent)
-    models.initialise_network(plan)
+    models.initialise_network()
     return models
 
 
