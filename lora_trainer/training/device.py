@@ -31,7 +31,7 @@ def choose_precision(mixed_precision: str, base_precision: str, device: torch.de
             Problem(
                 "mixed_precision",
                 "fp16",
-                f"training runs on {device.type} here, which has no scaled fp16",
+                f"training runs on the {device.type.upper()} here, which has no scaled fp16",
                 "Use bf16 or no.",
             )
         )
