@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -46,11 +46,6 @@ def build(seed: int) -> Miniature:
     """Untrained models; the same seed gives the same weights."""
     torch.manual_seed(seed)
     return Miniature(_vae(), _text_encoder(), _unet())
-
-
-def noise_schedule() -> DDPMScheduler:
-    """SD1.5's: 1,000 steps, scaled-linear betas, epsilon prediction."""
-    return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 
 
 def _vae() -> AutoencoderKL:

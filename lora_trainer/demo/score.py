@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lora_trainer.demo.mascots import CONTROL, HELD_BACK_SCENES, MASCOT, Mascot, caption, picture
-from lora_trainer.demo.miniature import noise_schedule
+from lora_trainer.training.noise_schedule import NoiseSchedule
 
 # Measured between latents, 700 steps at rank 16, CFG 1.5: margin -0.51 without a LoRA, +0.65 with one of the mascot
 # (+0.45 after 200 steps), -0.89 with one of the control under the mascot's trigger; loss 0.226, 0.109 and 0.292.
@@ -80,7 +80,7 @@ def denoising_loss(predict: Predict, encode: Encode, scenes: Sequence[Scene], se
     Noise and timesteps are fixed by `seed`. `encode` gives scaled latents (N, 4, 8, 8).
     """
     clean = encode([scene.picture for scene in scenes]).float().cpu()
-    schedule, generator = noise_schedule(), torch.Generator().manual_seed(seed)
+    schedule, generator = NoiseSchedule(), torch.Generator().manual_seed(seed)
     captions = [scene.caption for scene in scenes]
     losses = []
     for timestep in TIMESTEPS:

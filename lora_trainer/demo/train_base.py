@@ -25,9 +25,11 @@ from torch.nn import functional as F
 
 from lora_trainer.demo import sprites
 from lora_trainer.demo.curves import draw_curves
-from lora_trainer.demo.miniature import LATENT_SCALE, Miniature, build, noise_schedule, save_base, to_unit_latents
+from lora_trainer.demo.miniature import LATENT_SCALE, Miniature, build, save_base, to_unit_latents
 from lora_trainer.files import write_text
 from lora_trainer.training.families.tokenizer import clip_tokenizer
+from lora_trainer.training.loss import min_snr_weight
+from lora_trainer.training.noise_schedule import NoiseSchedule
 
 SEED = 20
 SHARES = {"vae": 0.35, "text": 0.07, "unet": 0.5, "decoder": 0.08}  # of the minutes
@@ -298,8 +300,7 @@ def captioned_latents(models: Miniature, count: int, seed: int) -> tuple[list[sp
 def unet_stage(models: Miniature) -> Stage:
     """Noise prediction by U-Net and text encoder: 16 captioned sprites a step, each at four times."""
     traits, latents = captioned_latents(models, SPRITES, SEED + 5)
-    schedule = noise_schedule()
-    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    schedule = NoiseSchedule()
 
     def loss(step: int) -> Tensor:
         generator, rng = step_generator(step), random.Random(SEED * 1_000_000 + step)
@@ -311,7 +312,7 @@ def unet_stage(models: Miniature) -> Stage:
         strata = torch.randperm(64, generator=generator) + torch.rand(64, generator=generator)
         times = (strata * (1000 / 64)).long()
         made = models.unet(schedule.add_noise(clean, noise, times), times, context).sample
-        weights = snr[times].clamp(max=5) / snr[times]
+        weights = min_snr_weight(schedule.snr(times), 5.0, schedule.prediction_type)
         return (weights * F.mse_loss(made, noise, reduction="none").mean((1, 2, 3))).mean()
 
     rates = {"unet": 1e-3, "text_encoder": 7e-4}
@@ -327,7 +328,7 @@ def control(models: Miniature) -> dict[str, float]:
     traits, latents = captioned_latents(models, MEASURED, SEED + 6)
     noise = torch.randn(latents.shape, generator=step_generator(0))
     times = torch.full((len(traits),), 500)
-    noisy = noise_schedule().add_noise(latents, noise, times)
+    noisy = NoiseSchedule().add_noise(latents, noise, times)
     rng = random.Random(SEED)
     own = [sprites.caption(one, rng) for one in traits]
     kinds = {"own": own, "shuffled": own[1:] + own[:1], "empty": [""] * len(own)}

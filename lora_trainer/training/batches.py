@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lora_trainer.config import Config
 from lora_trainer.dataset.buckets import size_condition
 from lora_trainer.dataset.captions import caption_dropout_at, vary
 from lora_trainer.training.latents import Encoded
@@ -83,10 +82,10 @@ def caption_at(plan: Plan, index: int, place: Place) -> str:
     )
 
 
-def captions_vary(config: Config, plan: Plan) -> bool:
+def captions_vary(plan: Plan) -> bool:
     """Whether any caption can change from one showing to the next."""
     subsets = [picture.subset for picture in plan.pictures]
-    return bool(config.caption_dropout_every_n_epochs) or any(
+    return bool(plan.config.caption_dropout_every_n_epochs) or any(
         subset.shuffle_tags or subset.tag_dropout or subset.caption_dropout for subset in subsets
     )
 

@@ -28,7 +28,7 @@ def build_learner(plan: Plan, models: Models, scaled: bool, device: torch.device
         config.schedule,
         optimizer,
         total_steps=plan.total_steps,
-        warmup_steps=round(plan.total_steps * config.warmup_percent / 100),
+        warmup_steps=plan.warmup_steps,
         restarts=config.restarts,
         power=config.power,
     )

@@ -119,7 +119,8 @@ class Steps:
     def __init__(self, plan: Plan, models: Models, accelerator: Accelerator):
         self._plan, self._models, self._accelerator = plan, models, accelerator
         self._schedule = NoiseSchedule(plan.prediction_type, plan.zero_terminal_snr)
-        self._epoch, self._batches = -1, ()  # type: tuple[int, tuple[tuple[int, ...], ...]]
+        self._epoch = -1
+        self._batches: tuple[tuple[int, ...], ...] = ()
 
     def take(self, step: int, learner: Learner) -> float:
         """Step `step` (from 0) of the run; returns its loss, the mean over all processes' batches.

@@ -10,6 +10,7 @@ from typing import Any
 from lora_trainer import __version__
 from lora_trainer.config import SETTINGS, as_dict
 from lora_trainer.dataset.summary import bucket_info, dataset_dirs, tag_frequency
+from lora_trainer.training.plan import filled
 from lora_trainer.training.run import Run
 
 BASE_VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
@@ -56,7 +57,7 @@ def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
         "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_train_images": sum(len(batch) for batch in plan.batches(0)),
         "ss_num_reg_images": len(plan.pictures) - len(used),
-        "ss_lr_warmup_steps": round(plan.total_steps * config.warmup_percent / 100),
+        "ss_lr_warmup_steps": plan.warmup_steps,
         "ss_resolution": config.resolution,
         "ss_total_batch_size": config.batch_size * config.gradient_accumulation,
         "ss_zero_terminal_snr": plan.zero_terminal_snr,
@@ -81,7 +82,7 @@ def _network_args(config: Any) -> dict[str, Any]:
 def _model_spec(run: Run) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.0."""
     plan, config = run.plan, run.plan.config
-    resolution = config.resolution or (0, 0)
+    width, height = filled(config.resolution)
     spec = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": ARCHITECTURES[plan.base.family],
@@ -89,7 +90,7 @@ def _model_spec(run: Run) -> dict[str, str]:
         "https://github.com/Stability-AI/generative-models",
         "modelspec.title": run.outputs.name,
         "modelspec.date": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),
-        "modelspec.resolution": f"{resolution[0]}x{resolution[1]}",
+        "modelspec.resolution": f"{width}x{height}",
         "modelspec.prediction_type": plan.prediction_type,
         "lora_trainer.version": __version__,
     }  # fmt: skip

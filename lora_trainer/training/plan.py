@@ -7,12 +7,15 @@ import math
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, dump_toml, notices, problems
 from lora_trainer.dataset.buckets import Placement, buckets_for, place
 from lora_trainer.dataset.epochs import plan_epoch
 from lora_trainer.dataset.folders import Found, Picture, find_pictures
 from lora_trainer.training.families import BaseModel, identify
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Plan:
         return self.base.zero_terminal_snr if wanted == "auto" else wanted == "on"
 
     @property
+    def warmup_steps(self) -> int:
+        return round(self.total_steps * self.config.warmup_percent / 100)
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What the user should know of settings and pictures, though none of it stops the run."""
         return (*map(str, (*self.left_out, *notices(self.config))), *self.notices)
@@ -55,13 +62,12 @@ def make_plan(config: Config, processes: int = 1, seed: int | None = None) -> Pl
     """Reads the base's header and the pictures' sizes. BadInput with every problem of settings, base and pictures.
 
     `processes`: how many train together; each takes its share of an optimizer step's batches.
-    `seed`: one that all processes share; without it the config's, or one drawn here where that is -1.
+    `seed`: one that all processes share, from `draw_seed`; without it this plan has its own.
     """
     base, config, found = _read(config)
     buckets = buckets_for(config)
     placements = tuple(place(picture.size, buckets) for picture in found.pictures)
-    if seed is None:
-        seed = secrets.randbelow(2**32) if config.seed < 0 else config.seed
+    seed = draw_seed(config) if seed is None else seed
     plan = Plan(config, base, found.pictures, placements, found.left_out, found.notices, seed, 0, 0, 0, 0)
     batches = len(plan.batches(0))
     steps = math.ceil(batches / (config.gradient_accumulation * processes))
@@ -73,6 +79,18 @@ def make_plan(config: Config, processes: int = 1, seed: int | None = None) -> Pl
         epochs=math.ceil(total / steps),
         total_steps=total,
     )
+
+
+def draw_seed(config: Config) -> int:
+    """The config's seed, or a new one where it is -1."""
+    return secrets.randbelow(2**32) if config.seed < 0 else config.seed
+
+
+def filled(value: Value | None) -> Value:
+    """A setting of a plan's config that its family's defaults, or another setting, have filled in."""
+    if value is None:
+        raise ValueError("the config has not been through for_family")
+    return value
 
 
 def fingerprint(plan: Plan) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_trainer.files import written_whole
 from lora_trainer.training.families.text import Conditioning
-from lora_trainer.training.plan import Plan
+from lora_trainer.training.plan import Plan, filled
 from lora_trainer.training.samplers import build_sampler, set_steps
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -54,7 +54,7 @@ def previews_of(plan: Plan) -> tuple[Preview, ...]:
     if not (config.preview_every_epochs or config.preview_at_start):
         return ()
     prompts = config.preview_prompts or (plan.pictures[0].caption,)
-    width, height = config.preview_size or config.resolution or (512, 512)
+    width, height = filled(config.preview_size)
     return tuple(
         Preview(
             prompt=prompt.replace("{trigger}", config.trigger_word),

@@ -16,7 +16,7 @@ from lora_trainer.files import write_text
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.families.header import read_header
 from lora_trainer.training.families.identify import folder_tensors
-from lora_trainer.training.plan import Plan, fingerprint, make_plan
+from lora_trainer.training.plan import Plan, draw_seed, fingerprint, make_plan
 from lora_trainer.training.saves import Outputs, check_writable, choose_outputs, names
 from lora_trainer.training.state import State, load_state
 
@@ -75,7 +75,7 @@ def open_run(config: Config, accelerator: Accelerator, fresh: bool = False) -> R
 
     BadInput for whatever is wrong with settings, base, pictures, name or output folder.
     """
-    plan = make_plan(config, accelerator.num_processes, _drawn_seed(config, accelerator))
+    plan = make_plan(config, accelerator.num_processes, _common_seed(config))
     mark = fingerprint(plan)
     if not fresh and (found := interrupted(plan, mark)):
         outputs, record = found
@@ -162,12 +162,8 @@ def weights_per_rank(plan: Plan) -> int:
     return sum(shape[0] + shape[1] for shape in shapes if len(shape) >= 2)
 
 
-def _drawn_seed(config: Config, accelerator: Accelerator) -> int | None:
-    """One seed for all processes: the main one draws it where the config says -1."""
-    if config.seed >= 0:
-        return config.seed
-    import secrets
-
-    box = [secrets.randbelow(2**32)]
+def _common_seed(config: Config) -> int:
+    """One seed for all processes: that of the main one."""
+    box = [draw_seed(config)]
     broadcast_object_list(box)
     return box[0]

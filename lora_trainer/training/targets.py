@@ -9,12 +9,12 @@ from lora_trainer.training.blocks import block_count, block_of, block_weights
 from lora_trainer.training.families import Family
 from lora_trainer.training.families.text import TextEncoders
 from lora_trainer.training.lora import Target
-from lora_trainer.training.plan import Plan
+from lora_trainer.training.plan import Plan, filled
 
 
 def targets(plan: Plan, family: Family, unet: nn.Module, encoders: TextEncoders | None) -> list[Target]:
     """Every module that gets a LoRA: the text encoders', then the U-Net's. A block of rank or rate 0 gets none."""
-    config, alpha, found = plan.config, float(plan.config.alpha or plan.config.rank / 2), []
+    config, alpha, found = plan.config, filled(plan.config.alpha), []
     if config.train != "unet" and encoders is not None:
         for place, encoder in enumerate(encoders.encoders):
             names = family.text_encoder_targets(encoder, place)
@@ -37,14 +37,14 @@ class Blocks:
         ranks = config.block_ranks if config.block_wise and config.block_ranks else None
         self._ranks = ranks or (config.rank,) * block_count(family)
         alphas = config.block_alphas if ranks and config.block_alphas else None
-        ratio = float(config.alpha or config.rank / 2) / config.rank
+        ratio = filled(config.alpha) / config.rank
         self._alphas = alphas or tuple(rank * ratio for rank in self._ranks)
         shape = config.block_lr_weights if config.block_wise else None
         self._weights = block_weights("flat" if shape is None else shape, family)
 
     def rank_and_alpha(self, name: str, module: nn.Module) -> tuple[int, float]:
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
-            return self._config.conv_rank, float(self._config.conv_alpha or self._config.conv_rank / 2)
+            return self._config.conv_rank, filled(self._config.conv_alpha)
         block = block_of(name, self._family) or 0
         return self._ranks[block], self._alphas[block]
 

@@ -29,7 +29,7 @@ class Texts:
         config = plan.config
         self._device = device
         self.trained = config.train != "unet"
-        fixed = not self.trained and not captions_vary(config, plan)
+        fixed = not self.trained and not captions_vary(plan)
         if config.cache_text in ("memory", "disk") and not fixed:
             problem = "captions change from one showing to the next, or the text encoder is trained"
             raise BadInput(Problem("cache_text", config.cache_text, problem, "Use auto, which caches where it can be."))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Tensor
 
-from lora_trainer.demo.miniature import noise_schedule
 from lora_trainer.demo.score import TIMESTEPS, Scene, Score, denoising_loss, held_back_scenes, learned, margin
 
 
@@ -49,7 +49,7 @@ def encode(pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def test_denoising_loss_of_a_perfect_prediction_is_zero() -> None:
-    signal = noise_schedule().alphas_cumprod
+    signal = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).alphas_cumprod
 
     def perfect(noisy: Tensor, timesteps: Tensor, captions: Sequence[str]) -> Tensor:
         kept = signal[timesteps][:, None, None, None]
