@@ -13,8 +13,12 @@ DTYPES = {"no": torch.float32, "fp32": torch.float32, "fp16": torch.float16, "bf
 
 @dataclass(frozen=True)
 class Precision:
-    """`compute`: of activations and of the frozen base. `vae`: of the autoencoder. `scaled`: gradients are scaled."""
+    """`compute`: of activations and of the frozen base. `vae`: of the autoencoder. `scaled`: gradients are scaled.
 
+    `name`: no, fp16 or bf16, as the setting mixed_precision has it.
+    """
+
+    name: str
     compute: torch.dtype
     vae: torch.dtype
     scaled: bool
@@ -45,7 +49,7 @@ def choose_precision(mixed_precision: str, base_precision: str, device: torch.de
                 "Use auto, and choose it by mixed_precision.",
             )
         )
-    return Precision(compute, torch.bfloat16 if mixed == "bf16" else torch.float32, mixed == "fp16")
+    return Precision(mixed, compute, torch.bfloat16 if mixed == "bf16" else torch.float32, mixed == "fp16")
 
 
 def _best(device: torch.device) -> str:

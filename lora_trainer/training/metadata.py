@@ -25,7 +25,7 @@ CONFIG_KEY = "lora_trainer.config"
 def metadata(run: Run, epoch: int, step: int, known: Mapping[str, str]) -> dict[str, str]:
     """The file's metadata after `step` steps, in epoch `epoch`; no path of the user's machine is in it.
 
-    `known`: what only the running training knows: the base's hashes, the optimizer's name.
+    `known`: what only the running training knows: the base's hashes, the optimizer's name, what "auto" came to.
     """
     facts = {**_settings(run), **_facts(run, epoch, step), **known, **_model_spec(run)}
     config = as_dict(run.plan.config, whole_paths=False)
@@ -59,6 +59,7 @@ def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
         "ss_num_reg_images": len(plan.pictures) - len(used),
         "ss_lr_warmup_steps": plan.warmup_steps,
         "ss_resolution": config.resolution,
+        "ss_shuffle_caption": any(picture.subset.shuffle_tags for picture in used),
         "ss_total_batch_size": config.batch_size * config.gradient_accumulation,
         "ss_zero_terminal_snr": plan.zero_terminal_snr,
         "ss_cache_latents": config.cache_latents != "off",

@@ -46,7 +46,7 @@ def load_models(plan: Plan, precision: Precision, device: torch.device, report: 
     unet = family.load_denoiser(plan.base, precision.compute, device).to(memory_format=torch.channels_last)
     set_up_unet(unet, plan.config, device)
     network = LoraNetwork(targets(plan, family, unet, encoders), dropouts(plan.config))
-    return Models(plan, family, unet, texts, pictures, network, previews, device)
+    return Models(plan, family, unet, texts, pictures, network, previews, precision, device)
 
 
 class Models:
@@ -54,15 +54,22 @@ class Models:
 
     def __init__(
         self, plan: Plan, family: Family, unet: nn.Module, texts: Texts, pictures: Pictures, network: LoraNetwork,
-        previews: Sequence[Preview], device: torch.device,
+        previews: Sequence[Preview], precision: Precision, device: torch.device,
     ):  # fmt: skip
         self.unet, self.texts, self.pictures, self.network, self.previews = unet, texts, pictures, network, previews
-        self._plan, self._family, self._device = plan, family, device
-        self._dtype = next(unet.parameters()).dtype
+        self._plan, self._family, self._precision, self._device = plan, family, precision, device
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What settings left to "auto" came to, under sd-scripts' metadata keys."""
+        return {
+            "ss_mixed_precision": self._precision.name,
+            "ss_gradient_checkpointing": str(checkpointing(self._plan.config, self._device)),
+        }
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
         """float32 noisy latents (B, C, h, w), timesteps (B,), sizes (B, 6) -> float32 prediction (B, C, h, w)."""
-        noisy = noisy.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        noisy = noisy.to(self._precision.compute).contiguous(memory_format=torch.channels_last)
         return self._family.denoise(self.unet, noisy, timesteps, conditioning, sizes).float()
 
     def draw(self, preview: Preview) -> np.ndarray:

@@ -96,7 +96,7 @@ class Saver:
         plan, epoch = self._run.plan, self._epoch(step)
         with self._learner.averaged_weights():
             tensors = self._models.network.state_dict()
-            known = {**self._base_hash(), "ss_optimizer": self._learner.optimizer_name}
+            known = {**self._base_hash(), **self._models.facts, "ss_optimizer": self._learner.optimizer_name}
             save_lora(path, tensors, metadata(self._run, epoch, step, known), plan.config.save_precision)
         self._report("saved", path=str(path), epoch=epoch, step=step)
         self._drop_oldest()

@@ -239,6 +239,8 @@ def test_metadata_tells_the_run_and_no_folder_of_the_machine(config_of: ConfigOf
     assert metadata["ss_sd_model_name"] == "small.safetensors" and metadata["ss_output_name"] == "blob"
     assert metadata["ss_network_dim"] == "4" and metadata["ss_network_alpha"] == "2.0" and metadata["ss_seed"] == "7"
     assert metadata["ss_optimizer"] == "torch.optim.adamw.AdamW" and metadata["ss_total_batch_size"] == "2"
+    assert metadata["ss_mixed_precision"] == "no" and metadata["ss_gradient_checkpointing"] == "False"
+    assert metadata["ss_shuffle_caption"] == "True"
     assert metadata["ss_steps"] == "2" and metadata["ss_training_comment"] == "hello"
     assert json.loads(metadata["ss_tag_frequency"])["1_blob"]["blob"] == 4
     assert json.loads(metadata["ss_dataset_dirs"]) == {"1_blob": {"n_repeats": 1, "img_count": 4}}
