@@ -21,6 +21,7 @@ TORCH = {"torch", "diffusers", "transformers", "accelerate", "peft"}
 PICTURES = {"numpy", "PIL"}
 ROOMS = {  # what a room must not load, neither itself nor through what it imports
     "packages": WEB | TORCH | PICTURES | {"toml", "lora_trainer.config"},
+    "imports": WEB | TORCH | PICTURES | {"lora_trainer.config"},
     "config": WEB | TORCH | PICTURES | {"lora_trainer.dataset", "lora_trainer.training", "lora_trainer.demo"},
     "dataset": WEB | TORCH | {"lora_trainer.training", "lora_trainer.demo"},
     "training": WEB | {"lora_trainer.demo"},

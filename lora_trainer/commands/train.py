@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lora_trainer.commands.progress import listener
 from lora_trainer.config import PRESETS, Config, apply_preset, load_toml
+from lora_trainer.imports import UNUSED, without
 from lora_trainer.packages import activate
 
 
@@ -35,7 +36,8 @@ def read_config(arguments: argparse.Namespace) -> Config:
 def run(arguments: argparse.Namespace) -> int:
     activate()
     config = read_config(arguments)
-    from lora_trainer.training.loop import train
+    with without(*UNUSED):
+        from lora_trainer.training.loop import train
     from lora_trainer.training.stops import stop_on_interrupt
 
     with stop_on_interrupt() as stop, listener(arguments.json) as report:

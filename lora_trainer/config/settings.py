@@ -25,7 +25,6 @@ model, dataset, training, learning, network, noise, saving, previews = (partial(
 subset = partial(setting, "dataset")
 
 FAMILIES = ("sd15", "sd2", "sdxl", "flux")
-TRAINED_KINDS = ("LoRA", "LoCon")
 RATE_FREE_OPTIMIZERS = ("DAdaptation", "DAdaptAdam", "Prodigy", "ProdigyPlusScheduleFree")
 TAG_TAGGERS = ("wd-v3", "wd-vit-v3", "wd-convnext-v3", "wd-eva02-large-v3", "deepdanbooru")
 BLOCK_SHAPES = ("flat", "cosine", "sine", "linear", "reverse")
@@ -365,7 +364,8 @@ class Config:
     # ---- network
 
     kind: str = network(
-        "LoRA", "Kind", "The kind of network. LoRA suits nearly everything; LoCon also trains 3x3 convolutions.",
+        "LoRA", "Kind", "The kind of network. LoRA suits nearly everything; LoCon also trains 3x3 convolutions. LoHa "
+        "and LoKr get more out of fewer numbers, DoRA learns strength and direction apart; their steps take longer.",
         choices=("LoRA", "LoCon", "LoHa", "LoKr", "DoRA"), kohya="network_module", metadata="ss_network_module")
     rank: int = network(
         32, "Network size (rank)", "How much the LoRA can hold. More keeps finer detail and makes a larger file.",
@@ -381,6 +381,11 @@ class Config:
         None, "Convolution alpha", "Like alpha, for 3x3 convolutions. Empty is half the convolution rank.",
         above=0, derived=lambda config: config.conv_rank / 2 or None, kohya="network_args.conv_alpha",
         applies=WITH_CONVOLUTIONS)
+    lokr_factor: int = network(
+        -1, "LoKr factor", "LoKr makes each weight out of a small and a large matrix; this is about the small one's "
+        "size. 4 to 16 is usual, less gives a larger file; -1 makes both alike, which gives the smallest.",
+        minimum=-1, maximum=1024, kohya="network_args.factor",
+        applies=Applies("Used only by the kind LoKr.", lambda config: config.kind == "LoKr"))
     block_wise: bool = network(
         False, "Block-wise", "Treat the U-Net's blocks differently, as the three lists below say.",
         seaart="階層別学習率を有効化")

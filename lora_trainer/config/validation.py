@@ -8,16 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from lora_trainer.config.file_name import file_name_fault
+from lora_trainer.config.networks import LYCORIS_ARGS
 from lora_trainer.config.problems import BadInput, Problem
 from lora_trainer.config.setting import Setting
-from lora_trainer.config.settings import (
-    BLOCK_SHAPES,
-    SETTINGS,
-    SUBSET_SETTINGS,
-    TRAINED_KINDS,
-    Config,
-    Subset,
-)
+from lora_trainer.config.settings import BLOCK_SHAPES, SETTINGS, SUBSET_SETTINGS, Config, Subset
 from lora_trainer.config.values import convert, described, fault
 
 BLOCKS: dict[str, dict[str, tuple[int, ...]]] = {  # how many numbers a list has: the U-Net's down, mid and up blocks
@@ -200,11 +194,22 @@ def _prediction(config: Config) -> Iterator[Problem]:
 
 @rule("kind", "conv_rank")
 def _kind(config: Config) -> Iterator[Problem]:
-    if config.kind not in TRAINED_KINDS:
-        yield Problem("kind", config.kind, "cannot be trained so far", f"Use {' or '.join(TRAINED_KINDS)}.")
     if config.kind == "LoCon" and config.conv_rank == 0:
         remedy = 'Set conv_rank to 1 or more (8 is usual), or kind to "LoRA".'
         yield Problem("conv_rank", 0, "LoCon needs a convolution rank", remedy)
+
+
+@rule("kind", "dropout")
+def _lycoris_dropout(config: Config) -> Iterator[Problem]:
+    if config.kind in LYCORIS_ARGS and config.dropout:
+        remedy = "Set it to 0; rank_dropout and module_dropout can be used."
+        yield Problem("dropout", config.dropout, f"LyCORIS has no such dropout for {config.kind}", remedy)
+
+
+@rule("kind", "lokr_factor")
+def _lokr_factor(config: Config) -> Iterator[Problem]:
+    if config.kind == "LoKr" and config.lokr_factor == 0:
+        yield Problem("lokr_factor", 0, "no weight can be divided by it", "Use 1 or more, or -1.")
 
 
 @rule("block_wise", *BLOCKS)

@@ -31,7 +31,7 @@ class Encoded:
 def encode(vae: Any, pixels: np.ndarray, generator: torch.Generator) -> Tensor:
     """uint8 pixels (H, W, 3) -> a draw from the posterior of diffusers' `vae`: (C, H/8, W/8) float32, scaled."""
     weight = next(vae.parameters())
-    picture = torch.tensor(pixels).permute(2, 0, 1)[None].to(weight.device, torch.float32) / 127.5 - 1
+    picture = torch.tensor(pixels).permute(2, 0, 1)[None].to(weight.device, torch.float32) / 127.5 - 1  # channels last
     posterior = vae.encode(picture.to(weight.dtype)).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(weight.device)
     latents = (posterior.mean.float() + posterior.std.float() * noise)[0] * vae.config.scaling_factor
@@ -96,8 +96,14 @@ def cache_key(picture_digest: str, vae_digest: str, *cut: object) -> str:
     return hashlib.sha256("/".join(map(str, (picture_digest, vae_digest, *cut))).encode("utf-8")).hexdigest()[:32]
 
 
+def encoder_digest(vae: Any) -> str:
+    """A digest of the weights of diffusers' `vae` that latents depend on."""
+    parts = [part for part in (vae.encoder, vae.quant_conv) if part is not None]
+    return module_digest(torch.nn.ModuleList(parts))
+
+
 def module_digest(module: torch.nn.Module) -> str:
-    """A digest of all weights, which tells one VAE or text encoder from another; 0.3 s for SD's VAE."""
+    """A digest of all weights, which tells one VAE or text encoder from another."""
     digest = hashlib.sha256()
     for name, weight in sorted(module.state_dict().items()):
         digest.update(name.encode("utf-8"))

@@ -41,7 +41,7 @@ def parameter_groups(network: LoraNetwork, config: Config) -> list[dict[str, Any
     groups: dict[float, list[nn.Parameter]] = {}
     for key, layer in network.layers.items():
         rate = rate_of(key, config) * network.lr_weights[key]
-        groups.setdefault(rate, []).extend((layer.lora_down, layer.lora_up))
+        groups.setdefault(rate, []).extend(layer.weights())
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items() if rate]
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from lora_trainer.config import Config
+from lora_trainer.training.allocator import keep_freed_memory
 from lora_trainer.training.batches import Batch, make_batch
 from lora_trainer.training.device import choose_precision, peak_memory
 from lora_trainer.training.events import Report, silent
@@ -46,6 +47,7 @@ def train(config: Config, report: Report = silent, stop: Stop | None = None, fre
     ends a run later, with all saves kept.
     """
     started = time.monotonic()
+    keep_freed_memory()
     accelerator = Accelerator()
     report = report if accelerator.is_main_process else silent
     run = open_run(config, accelerator, fresh)
@@ -104,9 +106,8 @@ def restore(run: Run, models: Models, learner: Learner, report: Report) -> tuple
     """The step and the average loss to go on from: those of the run's state, or a fresh network's."""
     state = run.state
     if state is None:
-        if fresh := models.initialise_network():
-            start = Path(run.plan.config.start_lora or "").name
-            report("warning", message=f"{start} has no weights that fit {len(fresh)} layers; these start fresh.")
+        for remark in models.initialise_network():
+            report("warning", message=remark)
         return 0, math.nan
     models.network.load_state_dict(state.network)
     learner.load_state(state.optimizer, state.schedule, state.scaler)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,35 @@ class Dropouts:
 
 
 NO_DROPOUTS = Dropouts()
+
+
+class Layer(Protocol):
+    """A frozen Linear or Conv2d and what is trained beside it; an `nn.Module` that takes the frozen layer's place.
+
+    `multiplier` is the strength of what was trained; 0 gives the frozen layer alone.
+    """
+
+    multiplier: float
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draws the weights to begin with from a CPU generator; the layer then computes what the frozen one does."""
+
+    def weights(self) -> list[nn.Parameter]:
+        """What is trained, float32."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The layer in the LoRA file, by its names there without the layer's key."""
+
+    def load(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Takes over all that `tensors` returned, in any dtype; False, and nothing is changed, if it does not fit."""
+
+    def limit_norm(self, longest: float) -> bool:
+        """Shortens what is added to the frozen weight to a Frobenius norm of `longest`; whether that was needed."""
+
+    def train(self, mode: bool) -> object: ...
+
+
+MakeLayer = Callable[[Any, int, float], Layer]  # of a frozen layer, a rank and an alpha
 
 
 class LowRankLinear(torch.autograd.Function):
@@ -66,7 +97,7 @@ class LoraLayer(nn.Module):
     The branch's weights are float32 whatever the base's precision; its products run in the input's precision.
     """
 
-    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float, dropouts: Dropouts):
+    def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, alpha: float, dropouts: Dropouts = NO_DROPOUTS):
         super().__init__()
         self.base = base
         self.rank, self.alpha, self.dropouts = rank, alpha, dropouts
@@ -86,6 +117,26 @@ class LoraLayer(nn.Module):
         bound = 1 / math.sqrt(self.lora_down[0].numel())
         self.lora_down.copy_(torch.empty(self.lora_down.shape).uniform_(-bound, bound, generator=generator))
         self.lora_up.zero_()
+
+    def weights(self) -> list[nn.Parameter]:
+        return [self.lora_down, self.lora_up]
+
+    def tensors(self) -> dict[str, Tensor]:
+        down, up = self.lora_down.detach(), self.lora_up.detach()
+        return {"alpha": torch.tensor(self.alpha), "lora_down.weight": down, "lora_up.weight": up}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> bool:
+        fits = copy_fitting(tensors, {"lora_down.weight": self.lora_down, "lora_up.weight": self.lora_up})
+        if fits:
+            rescale(self.lora_up, tensors, self.alpha, self.rank)
+        return fits
+
+    @torch.no_grad()
+    def limit_norm(self, longest: float) -> bool:
+        down, up = self.lora_down.flatten(1), self.lora_up.flatten(1)
+        # |up @ down|^2 = trace((up^T up)(down down^T)): rank x rank products instead of the full matrix
+        norm = (up.t() @ up).mul(down @ down.t()).sum().clamp(min=0).sqrt() * self.alpha / self.rank
+        return shorten(self.weights(), norm, longest)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self.multiplier == 0:
@@ -138,6 +189,38 @@ def branch_shapes(base: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ..
     return (rank, base.in_channels, *base.kernel_size), (base.out_channels, rank, 1, 1)
 
 
+@torch.no_grad()
+def copy_fitting(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
+    """Copies over each weight the tensor of its name. False, and nothing is changed, unless all of them fit.
+
+    A 1x1 convolution's (out, in, 1, 1) and a Linear's (out, in) fit each other. `tensors` may hold an alpha too, but
+    nothing else: it would be of another kind of network.
+    """
+    fit = tensors.keys() - {"alpha"} == weights.keys() and all(
+        tensors[name].shape[:2] == weight.shape[:2] and tensors[name].numel() == weight.numel()
+        for name, weight in weights.items()
+    )
+    for name, weight in weights.items() if fit else ():
+        weight.copy_(tensors[name].reshape(weight.shape))
+    return fit
+
+
+@torch.no_grad()
+def rescale(factor: nn.Parameter, tensors: Mapping[str, Tensor], alpha: float, rank: int) -> None:
+    """Makes up for another alpha in the file than the layer's; without one a file is scaled by 1, as alpha = rank."""
+    factor.mul_(tensors.get("alpha", torch.tensor(float(rank))).to(factor) / torch.tensor(alpha).to(factor))
+
+
+@torch.no_grad()
+def shorten(factors: list[nn.Parameter], norm: Tensor, longest: float) -> bool:
+    """Scales the factors of a product alike, so that its `norm` becomes `longest`; False where it is no longer."""
+    if not norm > longest:
+        return False
+    for factor in factors:
+        factor.mul_((longest / norm) ** (1 / len(factors)))
+    return True
+
+
 @dataclass(frozen=True)
 class Target:
     """One module that gets a LoRA: where it stands in its model, and its name in the file."""
@@ -151,15 +234,15 @@ class Target:
 
 
 class LoraNetwork:
-    """All LoRA layers of a run by their key in the file, in the file's order."""
+    """All layers of a run by their key in the file, in the file's order."""
 
-    def __init__(self, targets: Iterable[Target], dropouts: Dropouts = NO_DROPOUTS):
-        self.layers: dict[str, LoraLayer] = {}
+    def __init__(self, targets: Iterable[Target], make_layer: MakeLayer = LoraLayer):
+        self.layers: dict[str, Layer] = {}
         self.lr_weights: dict[str, float] = {}
         for target in targets:
             parent = target.model.get_submodule(target.module.rpartition(".")[0])
             name = target.module.rpartition(".")[2]
-            layer = LoraLayer(getattr(parent, name), target.rank, target.alpha, dropouts)
+            layer = make_layer(getattr(parent, name), target.rank, target.alpha)
             setattr(parent, name, layer)
             self.layers[target.key] = layer
             self.lr_weights[target.key] = target.lr_weight
@@ -170,10 +253,10 @@ class LoraNetwork:
             layer.initialise(generator_of(key))
 
     def parameters(self) -> list[nn.Parameter]:
-        return [weight for layer in self.layers.values() for weight in (layer.lora_down, layer.lora_up)]
+        return [weight for layer in self.layers.values() for weight in layer.weights()]
 
     def set_multiplier(self, multiplier: float) -> None:
-        """Strength of every branch; 0 gives the untrained base."""
+        """Strength of every layer; 0 gives the untrained base."""
         for layer in self.layers.values():
             layer.multiplier = multiplier
 
@@ -182,41 +265,21 @@ class LoraNetwork:
             layer.train(mode)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The LoRA file's tensors: `KEY.lora_down.weight`, `KEY.lora_up.weight` (float32), `KEY.alpha` (scalar)."""
-        tensors = {}
-        for key, layer in self.layers.items():
-            tensors[f"{key}.alpha"] = torch.tensor(layer.alpha)
-            tensors[f"{key}.lora_down.weight"] = layer.lora_down.detach()
-            tensors[f"{key}.lora_up.weight"] = layer.lora_up.detach()
-        return tensors
+        """The LoRA file's tensors, such as `KEY.lora_down.weight` (float32) and `KEY.alpha` (scalar)."""
+        layers = self.layers.items()
+        return {f"{key}.{name}": tensor for key, layer in layers for name, tensor in layer.tensors().items()}
 
-    @torch.no_grad()
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """Takes over every tensor that is there; returns the keys of layers that `tensors` has no fitting pair for."""
-        missing = []
-        for key, layer in self.layers.items():
-            down, up = tensors.get(f"{key}.lora_down.weight"), tensors.get(f"{key}.lora_up.weight")
-            if down is None or up is None or down.shape[:2] != layer.lora_down.shape[:2]:
-                missing.append(key)
-                continue
-            layer.lora_down.copy_(down.reshape(layer.lora_down.shape))
-            layer.lora_up.copy_(up.reshape(layer.lora_up.shape))
-        return tuple(missing)
+        """Takes over every tensor that is there; returns the keys of layers that `tensors` has no fitting ones for."""
+        by_key: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in tensors.items():
+            key, _, rest = name.partition(".")
+            by_key[key][rest] = tensor
+        return tuple(key for key, layer in self.layers.items() if not layer.load(by_key[key]))
 
-    @torch.no_grad()
     def limit_norms(self, longest: float) -> int:
-        """Scales every layer whose `scale * up @ down` is longer (Frobenius) than `longest`; returns how many were.
+        """Shortens every layer's change of its weight that is longer (Frobenius) than `longest`; returns how many were.
 
         Max-norm regularisation as sd-scripts' `scale_weight_norms`.
         """
-        scaled = 0
-        for layer in self.layers.values():
-            down, up = layer.lora_down.flatten(1), layer.lora_up.flatten(1)
-            # |up @ down|^2 = trace((up^T up)(down down^T)): rank x rank products instead of the full matrix
-            norm = (up.t() @ up).mul(down @ down.t()).sum().clamp(min=0).sqrt() * layer.alpha / layer.rank
-            if norm > longest:
-                ratio = (longest / norm).sqrt()
-                layer.lora_down.mul_(ratio)
-                layer.lora_up.mul_(ratio)
-                scaled += 1
-        return scaled
+        return sum(layer.limit_norm(longest) for layer in self.layers.values())

@@ -9,6 +9,7 @@ from typing import Any
 
 from lora_trainer import __version__
 from lora_trainer.config import SETTINGS, as_dict
+from lora_trainer.config.networks import network_args, network_module
 from lora_trainer.dataset.summary import bucket_info, dataset_dirs, tag_frequency
 from lora_trainer.training.plan import filled
 from lora_trainer.training.run import Run
@@ -47,8 +48,8 @@ def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
         "ss_sd_model_name": plan.base.path.name,
         "ss_base_model_version": BASE_VERSIONS[plan.base.family],
         "ss_v2": plan.base.family == "sd2",
-        "ss_network_module": "networks.lora",
-        "ss_network_args": json.dumps(_network_args(config)),
+        "ss_network_module": network_module(config),
+        "ss_network_args": json.dumps(network_args(config)),
         "ss_seed": plan.seed,
         "ss_steps": step,
         "ss_epoch": epoch,
@@ -71,13 +72,6 @@ def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
         "ss_training_finished_at": time.time(),
         "ss_training_comment": config.comment or "None",
     }
-
-
-def _network_args(config: Any) -> dict[str, Any]:
-    """As sd-scripts takes them in `network_args`: what its file name does not say of the network."""
-    args = {"conv_dim": config.conv_rank, "conv_alpha": config.conv_alpha} if config.conv_rank else {}
-    dropouts = {"rank_dropout": config.rank_dropout, "module_dropout": config.module_dropout}
-    return {**args, **{name: value for name, value in dropouts.items() if value}}
 
 
 def _model_spec(run: Run) -> dict[str, str]:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lora_trainer.config import BadInput, Config, Problem
+from lora_trainer.training.attention import ProductAttention
 from lora_trainer.training.device import Precision
 from lora_trainer.training.events import Report
 from lora_trainer.training.families import Family, family_of
 from lora_trainer.training.families.text import Conditioning
-from lora_trainer.training.lora import Dropouts, LoraNetwork
-from lora_trainer.training.lora_file import load_lora
+from lora_trainer.training.layers import layer_maker
+from lora_trainer.training.lora import LoraNetwork
 from lora_trainer.training.pictures import Pictures
 from lora_trainer.training.plan import Plan
 from lora_trainer.training.previews import Preview, previews_of, sample
 from lora_trainer.training.randomness import generator_for
+from lora_trainer.training.start import start_from
 from lora_trainer.training.targets import targets
 from lora_trainer.training.texts import Texts
 
@@ -41,11 +42,14 @@ def load_models(plan: Plan, precision: Precision, device: torch.device, report: 
         texts.release_encoders()
     report("phase", name="pictures")
     pictures = Pictures(plan, precision.vae, device)
-    pictures.fill(lambda done, of: report("phase", name="pictures", done=done, of=of))
+    if device.type == "cpu" and plan.config.cache_latents != "disk":
+        pictures.vae()  # a picture takes seconds, and no memory has to be won: each is encoded as it is first shown
+    else:
+        pictures.fill(lambda done, of: report("phase", name="pictures", done=done, of=of))
     report("phase", name="U-Net")
-    unet = family.load_denoiser(plan.base, precision.compute, device).to(memory_format=torch.channels_last)
+    unet = family.load_denoiser(plan.base, precision.compute, device)
     set_up_unet(unet, plan.config, device)
-    network = LoraNetwork(targets(plan, family, unet, encoders), dropouts(plan.config))
+    network = LoraNetwork(targets(plan, family, unet, encoders), layer_maker(plan.config))
     return Models(plan, family, unet, texts, pictures, network, previews, precision, device)
 
 
@@ -91,15 +95,19 @@ class Models:
             self.network.train(True)
         return self.pictures.decode(latents)
 
-    def initialise_network(self) -> tuple[str, ...]:
-        """Fresh weights, and over them those of the LoRA to start from; returns the layers that it has none for."""
+    def initialise_network(self) -> list[str]:
+        """Fresh weights, and over them those of the LoRA to start from; returns what the user should know of that."""
         self.network.initialise(lambda key: generator_for(self._plan.seed, "lora", key))
-        start = self._plan.config.start_lora
-        return _start_from(Path(start), self.network) if start else ()
+        config, unet = self._plan.config, cast(Any, self.unet)
+        if not config.start_lora:
+            return []
+        return start_from(Path(config.start_lora), self.network, config, self._family.facts, unet.config)
 
 
 def set_up_unet(unet: Any, config: Config, device: torch.device) -> None:
     """Checkpointing, attention and compilation as the settings ask for. BadInput where this machine can't."""
+    if device.type == "cpu":
+        unet.set_attn_processor(ProductAttention())
     if checkpointing(config, device):
         unet.enable_gradient_checkpointing()
     if config.attention == "xformers":
@@ -121,29 +129,8 @@ def compile_blocks(unet: nn.Module) -> None:
             module.compile()
 
 
-def dropouts(config: Config) -> Dropouts:
-    return Dropouts(config.dropout, config.rank_dropout, config.module_dropout)
-
-
 def checkpointing(config: Config, device: torch.device) -> bool:
     """Auto: on a GPU with less than 16 GiB; on a CPU memory is seldom short and the extra time is."""
     if config.gradient_checkpointing != "auto":
         return config.gradient_checkpointing == "on"
     return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < 16 * 2**30
-
-
-def _start_from(path: Path, network: LoraNetwork) -> tuple[str, ...]:
-    try:
-        missing = network.load_state_dict(load_lora(path))
-    except BadInput as error:
-        raise BadInput(replace(problem, setting="start_lora") for problem in error.problems) from None
-    if len(missing) == len(network.layers):
-        raise BadInput(
-            Problem(
-                "start_lora",
-                path.name,
-                "has no weights that fit this run's base, kind and rank",
-                "Choose a LoRA of the same family and rank, or set rank to its own.",
-            )
-        )
-    return missing

@@ -15,6 +15,7 @@ from lora_trainer.dataset.buckets import Placement, buckets_for, place
 from lora_trainer.dataset.folders import Picture, digest
 from lora_trainer.dataset.pictures import fit, jitter, read_alpha, read_mask, read_picture
 from lora_trainer.training import latents as latent
+from lora_trainer.training.allocator import give_back_memory
 from lora_trainer.training.batches import Place
 from lora_trainer.training.families import Family, family_of
 from lora_trainer.training.latents import Encoded, LatentCache
@@ -25,14 +26,19 @@ from lora_trainer.training.randomness import generator_for, random_for
 class Pictures:
     """Gives each picture's latents. The VAE is in memory only while it is needed.
 
-    With cached latents everything is encoded by `fill`; without, the VAE stays and each showing is encoded afresh, cut
-    and coloured anew where the settings say so.
+    With cached latents each picture is encoded once, by `fill` or when it is first shown; without, the VAE stays and
+    each showing is encoded afresh, cut and coloured anew where the settings say so.
     """
 
     def __init__(self, plan: Plan, dtype: torch.dtype, device: torch.device):
         self._plan, self._dtype, self._device = plan, dtype, device
         self._family: Family = family_of(plan.base)
         self._cached = plan.config.cache_latents != "off"
+        self._left = {
+            (index, flipped)
+            for index, picture in enumerate(plan.pictures)
+            for flipped in ((False, True) if picture.subset.flip else (False,))
+        }
         self._cache = LatentCache(self._folder_of)
         self._folders: dict[str, Path] = {}
         self._vae: Any = None
@@ -43,46 +49,45 @@ class Pictures:
         """Encodes every picture once (twice where it may be flipped) and lets the VAE go, where latents are cached."""
         if not self._cached:
             return
-        wanted = [
-            (index, flipped)
-            for index, picture in enumerate(self._plan.pictures)
-            for flipped in ((False, True) if picture.subset.flip else (False,))
-        ]
+        wanted = sorted(self._left)
         for done, (index, flipped) in enumerate(wanted):
             progress(done, len(wanted))
             self(index, flipped, (0, 0, 0))
         progress(len(wanted), len(wanted))
-        self.release()
 
     def __call__(self, index: int, flipped: bool, at: Place) -> Encoded:
         if not self._cached:
             return self._shown(index, flipped, at)
         picture = self._plan.pictures[index]
-        key = self._key(index, flipped)
-        return self._cache.get(key, picture.path.name, lambda: self._encoded(index, flipped, key))
+        key = self.key(index, flipped)
+        found = self._cache.get(key, picture.path.name, lambda: self._encoded(index, flipped, key))
+        if (index, flipped) in self._left:
+            self._left.remove((index, flipped))
+            self.release()
+        return found
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Latents (C, h, w) -> uint8 pixels (8h, 8w, 3)."""
-        return latent.decode(self.vae(), latents)
+        return latent.decode(self.vae(decoder=True), latents)
 
-    def vae(self) -> Any:
-        """The VAE, loaded when it is first asked for."""
-        if self._vae is None:
-            file = self._plan.config.vae
-            self._vae = self._family.load_vae(self._plan.base, Path(file) if file else None, self._dtype, self._device)
+    def vae(self, decoder: bool = False) -> Any:
+        """The VAE, with its decoder where it is wanted, loaded when it is first asked for."""
+        if self._vae is None or decoder and self._vae.decoder is None:
+            file = Path(self._plan.config.vae) if self._plan.config.vae else None
+            self._vae = self._family.load_vae(self._plan.base, file, self._dtype, self._device, decoder)
         return self._vae
 
     def release(self) -> None:
-        """Lets the VAE go, where the loop does not need it."""
-        if self._cached:
+        """Lets the VAE go, where the loop does not need it any more."""
+        if self._cached and not self._left:
             self._vae = None
             gc.collect()
 
-    def _key(self, index: int, flipped: bool) -> str:
+    def key(self, index: int, flipped: bool) -> str:
         """Changes with the picture's content, its cut, the mask and the VAE."""
         if (index, flipped) not in self._keys:
             if not self._vae_digest:
-                self._vae_digest = latent.module_digest(self.vae())
+                self._vae_digest = latent.encoder_digest(self.vae())
             picture, placement = self._plan.pictures[index], self._plan.placements[index]
             mask = digest(picture.mask) if picture.mask else self._plan.config.masked_loss
             cut = (placement.bucket, placement.resized, placement.crop, flipped, mask)
@@ -97,6 +102,7 @@ class Pictures:
     def _encoded(self, index: int, flipped: bool, key: str) -> Encoded:
         picture, placement = self._plan.pictures[index], self._plan.placements[index]
         pixels = fit(read_picture(picture.path), placement, flipped)
+        give_back_memory()  # what the last step freed is in too small pieces for a picture
         found = latent.encode(self.vae(), pixels, generator_for("latents", key))
         return Encoded(found, self._mask(picture, placement, flipped))
 

@@ -142,7 +142,7 @@ def write_record(outputs: Outputs, record: Record) -> None:
 def space_needed(plan: Plan) -> int:
     """About how many bytes the run's saves and its state take: enough to catch a full disk before hours of training."""
     config = plan.config
-    weights = config.rank * weights_per_rank(plan)
+    weights = config.rank * weights_per_rank(plan) * (2 if config.kind == "LoHa" else 1)  # LoHa: two pairs of factors
     bytes_each = weights * (4 if config.save_precision == "fp32" else 2)
     saves = 1 + (plan.epochs - 1) // max(1, config.save_every_epochs)
     if config.save_every_steps:

@@ -21,7 +21,7 @@ def targets(plan: Plan, family: Family, unet: nn.Module, encoders: TextEncoders 
             found += [Target(encoder, module, key, config.rank, alpha) for module, key in names.items()]
     if config.train != "text_encoder":
         blocks = Blocks(config, plan.base.family)
-        names = family.denoiser_targets(unet, convolutions=config.kind == "LoCon" and config.conv_rank > 0)
+        names = family.denoiser_targets(unet, convolutions=config.kind != "LoRA" and config.conv_rank > 0)
         found += [
             Target(unet, module, key, *blocks.rank_and_alpha(module, unet.get_submodule(module)), blocks.weight(module))
             for module, key in names.items()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lora_trainer.training.lora import NO_DROPOUTS, Dropouts, LoraLayer, LoraNetwork, LowRankLinear, Target
+from lora_trainer.training.lora import NO_DROPOUTS, Dropouts, Layer, LoraLayer, LoraNetwork, LowRankLinear, Target
 
 
 def layer_of(base: nn.Module, rank: int = 4, alpha: float = 2.0, dropouts: Dropouts = NO_DROPOUTS) -> LoraLayer:
@@ -140,7 +140,7 @@ def test_norms_are_limited_to_the_frobenius_norm_of_the_product() -> None:
     network.initialise(lambda key: torch.Generator().manual_seed(len(key)))
     with torch.no_grad():
         for layer in network.layers.values():
-            layer.lora_up.fill_(1.0)
+            layer.weights()[1].fill_(1.0)
     before = {key: _product_norm(layer) for key, layer in network.layers.items()}
     longest = min(before.values()) * 1.01
     assert network.limit_norms(longest) == 1
@@ -148,6 +148,7 @@ def test_norms_are_limited_to_the_frobenius_norm_of_the_product() -> None:
         assert _product_norm(layer) == pytest.approx(min(before[key], longest), rel=1e-4)
 
 
-def _product_norm(layer: LoraLayer) -> float:
+def _product_norm(layer: Layer) -> float:
+    assert isinstance(layer, LoraLayer)
     product = layer.lora_up.flatten(1) @ layer.lora_down.flatten(1) * layer.alpha / layer.rank
     return torch.linalg.matrix_norm(product.detach()).item()

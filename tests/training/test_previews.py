@@ -158,7 +158,7 @@ def test_an_untrained_lora_draws_what_diffusers_pipeline_draws(config_of: Config
     drawn = models.draw(replace(PREVIEW, sampler=name))
     models.network.set_multiplier(0)
     pipeline = StableDiffusionPipeline(
-        models.pictures.vae(), None, None, models.unet, scheduler, None, None, requires_safety_checker=False
+        models.pictures.vae(decoder=True), None, None, models.unet, scheduler, None, None, requires_safety_checker=False
     )
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
@@ -187,7 +187,7 @@ def test_an_untrained_xl_lora_draws_what_diffusers_pipeline_draws(config_of: Con
         dtype, device = torch.float32, CPU
 
     pipeline = StableDiffusionXLPipeline(
-        models.pictures.vae(), None, None, None, None, models.unet, scheduler, add_watermarker=False
+        models.pictures.vae(decoder=True), None, None, None, None, models.unet, scheduler, add_watermarker=False
     )
     pipeline.text_encoder_2 = Projecting()
     pipeline.set_progress_bar_config(disable=True)

@@ -36,8 +36,11 @@ class Family(Protocol):
         ...
 
     def load_vae(
-        self, base: BaseModel, vae_file: Path | None, dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> Any: ...
+        self, base: BaseModel, vae_file: Path | None, dtype: torch.dtype, device: torch.device | str = "cpu",
+        decoder: bool = True,
+    ) -> Any:  # fmt: skip
+        """The base's own or that of `vae_file`; without `decoder` one that only encodes."""
+        ...
 
     def load_denoiser(self, base: BaseModel, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any: ...
 

@@ -1,4 +1,4 @@
-"""What a weights file holds, read without loading it; and its tensors one by one, without mapping it.
+"""What a weights file holds, read without loading it; and its tensors one by one, each mapped while it is used.
 
 Nothing in a file is executed: safetensors holds none, and pickled checkpoints go through torch's `weights_only`.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import pickle
 import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +145,25 @@ def read_tensors(tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Tenso
 
 
 def _read_safetensors(file: Path, wanted: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor lies in a mapping of its own, private to this process, which ends with the tensor."""
     with file.open("rb") as stream:
         for key, info in sorted(wanted.items(), key=lambda item: item[1].start):
-            stream.seek(info.start)
-            content = torch.empty(info.end - info.start, dtype=torch.uint8)
-            if stream.readinto(content.numpy().data) != len(content):
+            if file.stat().st_size < info.end:
                 raise bad_model(file, "ended before its last tensor", "Download it again.")
-            yield key, content.view(DTYPES[info.dtype]).reshape(info.shape)
+            yield key, _mapped(stream, info)
+
+
+def _mapped(stream: BufferedReader, info: TensorInfo) -> Tensor:
+    count = math.prod(info.shape)
+    if not count:
+        return torch.empty(info.shape, dtype=DTYPES[info.dtype])
+    begin = info.start - info.start % mmap.ALLOCATIONGRANULARITY
+    content = mmap.mmap(stream.fileno(), info.end - begin, access=mmap.ACCESS_COPY, offset=begin)
+    # A copy where the place is odd for the type: headers of other writers need not be a multiple of 8 long.
+    tensor = torch.frombuffer(content, dtype=torch.uint8, count=info.end - info.start, offset=info.start - begin)
+    if info.start % DTYPES[info.dtype].itemsize:
+        tensor = tensor.clone()
+    return tensor.view(DTYPES[info.dtype]).reshape(info.shape)
 
 
 def _read_checkpoint(file: Path, wanted: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Tensor]]:
@@ -232,8 +246,8 @@ def _load_checkpoint(file: Path) -> dict[str, Tensor]:
 def _flattened(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
+    elif isinstance(value, (dict, list, tuple)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _flattened(inner, f"{name}.{key}" if name else str(key))
 
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lora_trainer.training.families.header import TensorInfo
+from lora_trainer.training.families.lora_names import is_lora
 
 Tensors = Mapping[str, TensorInfo]
 
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
-LORA_ENDS = {
-    ".lora_down.weight": "sd-scripts",
-    ".lora_A.weight": "PEFT",
-    ".lora_A.default.weight": "PEFT",
-    ".lora.down.weight": "diffusers",
-    "_lora.down.weight": "diffusers",
-    ".hada_w1_a": "LyCORIS",
-    ".lokr_w1": "LyCORIS",
-    ".lokr_w1_a": "LyCORIS",
-    ".oft_blocks": "LyCORIS",
-    ".oft_diag": "LyCORIS",
-    ".on_input": "LyCORIS",
-    ".diff": "LyCORIS",
-    ".weight_diff": "LyCORIS",
-}
+_HYPERNETWORK = re.compile(r"\d+\.[01]\.linear")  # by the width that it is for: one network for keys, one for values
 
 A_BASE = "Choose an SD1.5, SD2 or SDXL checkpoint that makes pictures from text."
 A_WHOLE = "Choose a whole checkpoint, with U-Net, text encoder and VAE in one file."
@@ -58,10 +46,6 @@ def _input_channels(count: int) -> Callable[[Tensors], bool]:
     return test
 
 
-def is_lora(tensors: Tensors) -> bool:
-    return any(name.endswith(tuple(LORA_ENDS)) for name in tensors)
-
-
 def _is_embedding(tensors: Tensors) -> bool:
     if "emb_params" in tensors or any(name.startswith("string_to_param.") for name in tensors):
         return True
@@ -72,8 +56,10 @@ def _is_embedding(tensors: Tensors) -> bool:
 
 # The first that fits says what a file is; what none fits is an unknown model, unless it has a U-Net of four channels.
 KINDS = (
+    Kind("a file without weights", "Download it again.", lambda tensors: not tensors),
     Kind("a LoRA", "Choose the base model here; start_lora continues a LoRA.", is_lora),
     Kind("a textual inversion embedding", ITS_BASE, _is_embedding),
+    Kind("a hypernetwork", ITS_BASE, lambda tensors: any(map(_HYPERNETWORK.match, tensors))),
     Kind("an IP-Adapter", ITS_BASE, _any("ip_adapter.", "image_proj.")),
     Kind(
         "a ControlNet",

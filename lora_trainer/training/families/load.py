@@ -48,23 +48,26 @@ def load_unet(base: BaseModel, dtype: torch.dtype, device: Device = "cpu") -> UN
 
 
 def load_vae(
-    base: BaseModel, vae_file: Path | None = None, dtype: torch.dtype = torch.float32, device: Device = "cpu"
-) -> AutoencoderKL:
+    base: BaseModel, vae_file: Path | None = None, dtype: torch.dtype = torch.float32, device: Device = "cpu",
+    decoder: bool = True,
+) -> AutoencoderKL:  # fmt: skip
     """The base's VAE, or the one in `vae_file`: an original or a diffusers file, or a diffusers VAE folder.
 
-    Latents are to be multiplied by `vae.config.scaling_factor`. BadInput if there is none, or a tensor is missing or
-    misshapen.
+    Without `decoder` it only encodes: `vae.decoder` and `vae.post_quant_conv` are None. Latents are to be multiplied by
+    `vae.config.scaling_factor`. BadInput if there is none, or a tensor is missing or misshapen.
     """
     if vae_file is None:
         folder = base.path / "vae" if base.layout == "diffusers" else None
-        return _load_vae(folder or base.path, base, VAE_PREFIX, dtype, device)
+        return _load_vae(folder or base.path, base, VAE_PREFIX, dtype, device, decoder)
     try:
-        return _load_vae(vae_file, base, "", dtype, device)
+        return _load_vae(vae_file, base, "", dtype, device, decoder)
     except BadInput as error:
         raise BadInput(replace(problem, setting="vae") for problem in error.problems) from None
 
 
-def _load_vae(path: Path, base: BaseModel, prefix: str, dtype: torch.dtype, device: Device) -> AutoencoderKL:
+def _load_vae(
+    path: Path, base: BaseModel, prefix: str, dtype: torch.dtype, device: Device, decoder: bool
+) -> AutoencoderKL:
     """`prefix`: what the VAE's names must begin with in a file; "" takes names with and without `VAE_PREFIX`."""
     if is_folder(path):
         config, tensors = read_json(path / "config.json"), folder_tensors(path.parent, path.name)
@@ -78,6 +81,10 @@ def _load_vae(path: Path, base: BaseModel, prefix: str, dtype: torch.dtype, devi
     names = vae_names(config)
     if any(name.startswith("decoder.up_blocks.") for name in tensors):
         names = {name: _old_vae_name(name, tensors) for name in names}
+    if not decoder:
+        _check_all_there(path, tensors, names)
+        vae.decoder = vae.post_quant_conv = None
+        names = {name: original for name, original in names.items() if not name.startswith(("decoder.", "post_quant"))}
     return _filled(vae, path, tensors, names, dtype, device)
 
 
@@ -187,7 +194,7 @@ def _filled(
     for original, tensor in read_tensors({original: tensors[original] for original in users}):
         for name in users[original]:
             part = _fitted(piece(name, tensor), model.get_parameter(name).shape, path, original)
-            _set_parameter(model, name, part.to(device, dtype).contiguous())
+            _set_parameter(model, name, _own(part, dtype, device))
     return model.to(device).eval()  # the few buffers
 
 
@@ -205,6 +212,12 @@ def _fitted(tensor: Tensor, shape: torch.Size, path: Path, original: str) -> Ten
         return tensor.reshape(shape)
     found, wanted = ("x".join(map(str, sizes)) for sizes in (tensor.shape, shape))
     raise bad_model(path, f"has {original} in the shape {found} instead of {wanted}", _WHOLE_MODEL)
+
+
+def _own(tensor: Tensor, dtype: torch.dtype, device: Device) -> Tensor:
+    """A copy in memory of its own, a convolution's weights with channels last, as they are computed with."""
+    layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+    return tensor.to(device, dtype, copy=True, memory_format=layout)
 
 
 def _set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:

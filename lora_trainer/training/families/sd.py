@@ -32,9 +32,10 @@ class StableDiffusion:
         return load.load_text_encoders(base, dtype, device)
 
     def load_vae(
-        self, base: BaseModel, vae_file: Path | None, dtype: torch.dtype, device: load.Device = "cpu"
-    ) -> AutoencoderKL:
-        return load.load_vae(base, vae_file, dtype, device)
+        self, base: BaseModel, vae_file: Path | None, dtype: torch.dtype, device: load.Device = "cpu",
+        decoder: bool = True,
+    ) -> AutoencoderKL:  # fmt: skip
+        return load.load_vae(base, vae_file, dtype, device, decoder)
 
     def load_denoiser(self, base: BaseModel, dtype: torch.dtype, device: load.Device = "cpu") -> UNet2DConditionModel:
         return load.load_unet(base, dtype, device)

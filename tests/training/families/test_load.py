@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,8 @@ FAMILIES = ("sd15", "sd2", "sdxl")
 
 
 def unet_output(unet, text_width):
-    """A forward pass at fixed inputs; the added conditions are read by SDXL alone."""
+    """A forward pass at fixed inputs, with channels last; the added conditions are read by SDXL alone."""
+    unet = copy.deepcopy(unet).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     width = unet.config.projection_class_embeddings_input_dim
     added = {
@@ -40,6 +42,7 @@ def assert_same_weights(loaded, source):
 
 def assert_same_vae(loaded, source):
     picture = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    source = copy.deepcopy(source).to(memory_format=torch.channels_last)
     with torch.no_grad():
         expected, found = (vae.encode(picture).latent_dist.mean for vae in (source, loaded))
         assert torch.equal(found, expected)
@@ -263,3 +266,19 @@ def test_a_full_size_files_shapes_give_the_published_configs(family):
         del found["pad_token_id"]  # of no effect on the weights or the forward pass
         found["num_hidden_layers"] += part.unused_layers
         assert found == {name: getattr(encoder.config, name) for name in found}
+
+
+def test_a_vae_without_its_decoder_encodes_as_the_whole_one_and_must_be_whole(small, tmp_path):
+    source = small("sd15").models.vae
+    source.save_pretrained(tmp_path / "vae")
+    picture = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    base = identify(small("sd15").path)
+    whole, half = (load_vae(base, tmp_path / "vae", decoder=decoder) for decoder in (True, False))
+
+    assert half.decoder is None and half.post_quant_conv is None
+    assert torch.equal(half.encode(picture).latent_dist.mean, whole.encode(picture).latent_dist.mean)
+
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(file).items() if name != "decoder.conv_out.bias"}, file)
+    with pytest.raises(BadInput, match=r"lacks the tensor decoder\.conv_out\.bias"):
+        load_vae(base, tmp_path / "vae", decoder=False)

@@ -1,0 +1,178 @@
+"""Attention in bfloat16 on a CPU, where torch's own takes two fifths of a Stable Diffusion step.
+
+Whole products over all heads, with torch's softmax between them. Where their weights (queries x keys) would take much
+memory, a head is worked off in chunks of queries by one thread, and the backward pass computes the weights again.
+benchmarks/README.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KEPT = 4 * 2**20  # weights of a layer that the backward pass finds again: 8 MiB
+CHUNK = 512  # queries; their weights over 4,096 keys take 4 MiB, which the caches hold
+_SAMPLED_KEYS = 256
+_LANES = 16  # products run at full speed when their widths are a multiple of it
+
+
+class ProductAttention:
+    """A processor for diffusers' `Attention`: its layers, and between them `attend`."""
+
+    def __call__(
+        self, layer: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **unused: object
+    ) -> Tensor:
+        """hidden_states (B, tokens, width), text (B, tokens, text width) -> (B, tokens, width)."""
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (
+            projected.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+            for projected in (layer.to_q(hidden_states), layer.to_k(text), layer.to_v(text))
+        )
+        return layer.to_out[1](layer.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(width)) v for q, k, v (B, heads, tokens, width)."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v)
+    weights = math.prod(q.shape[:-1]) * k.shape[-2]
+    return _Whole.apply(q, k, v) if weights <= KEPT else _Chunked.apply(q, k, v)
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scaled = q / math.sqrt(q.shape[-1])
+        queries, keys = _near_their_maximum(scaled, k)
+        weights = _softmax(queries @ keys.mT)
+        ctx.save_for_backward(scaled, k, v, weights)
+        return torch.matmul(weights, v)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scaled, k, v, weights = ctx.saved_tensors
+        grad_v = weights.mT @ grad
+        grad_scores = _softmax_backward(grad @ v.mT, weights)
+        return (grad_scores @ k).div_(math.sqrt(k.shape[-1])), grad_scores.mT @ scaled, grad_v
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = _like(q)
+        queries, keys = _near_their_maximum(q / math.sqrt(q.shape[-1]), k)
+        values, width = _widened(v), v.shape[-1]
+
+        def head(at: tuple[int, int]) -> None:
+            buffer = q.new_empty(CHUNK, k.shape[-2])
+            for rows in _chunks(q.shape[-2]):
+                weights = _weights(queries[at][rows], keys[at], buffer)
+                out[at][rows] = (weights @ values[at])[:, :width]
+
+        _each_head(head, q)
+        ctx.save_for_backward(q, k, v)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = ctx.saved_tensors
+        width = q.shape[-1]
+        scaled = q / math.sqrt(width)
+        queries, keys = _near_their_maximum(scaled, k)
+        grad_q, grad_k, grad_v = _like(q), _like(k), _like(v)
+        # Sums over chunks are products with a narrow left side: contiguous that way round they are a third faster.
+        scaled_t, grad_t = scaled.mT.contiguous(), grad.mT.contiguous()
+
+        def head(at: tuple[int, int]) -> None:
+            buffer, grad_buffer = q.new_empty(2, CHUNK, k.shape[-2])
+            sum_k, sum_v = torch.zeros(2, width, k.shape[-2])
+            for rows in _chunks(q.shape[-2]):
+                weights = _weights(queries[at][rows], keys[at], buffer)
+                sum_v += grad_t[at][:, rows] @ weights
+                grad_scores = torch.mm(grad[at][rows], v[at].mT, out=grad_buffer[: len(weights)])
+                _softmax_backward(grad_scores, weights)
+                grad_q[at][rows] = (grad_scores @ keys[at])[:, :width]
+                sum_k += scaled_t[at][:, rows] @ grad_scores
+            grad_k[at], grad_v[at] = sum_k.mT, sum_v.mT
+
+        _each_head(head, q)
+        return grad_q.div_(math.sqrt(width)), grad_k, grad_v
+
+
+def _near_their_maximum(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """q and k with one more column, whose product takes from a query's scores about the highest of them.
+
+    The softmax stays the same. But scores are rounded to bfloat16, and so those that count are rounded near 0, finely.
+    A sample of the keys is enough to know about how high they go.
+    """
+    highest = (q @ k[..., :: math.ceil(k.shape[-2] / _SAMPLED_KEYS), :].mT).amax(-1)
+    return _widened(q, -highest), _widened(k, torch.ones_like(k[..., 0]))
+
+
+def _weights(queries: Tensor, keys: Tensor, buffer: Tensor) -> Tensor:
+    """softmax(queries keys^T) in the first rows of `buffer`."""
+    return _softmax(torch.mm(queries, keys.mT, out=buffer[: len(queries)]))
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """In place: each row is read before it is written."""
+    return torch.softmax(scores, -1, out=scores)
+
+
+def _softmax_backward(grad_weights: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of the scores, in place of that of their weights."""
+    return torch.ops.aten._softmax_backward_data.out(grad_weights, weights, -1, weights.dtype, grad_input=grad_weights)
+
+
+def _widened(x: Tensor, *columns: Tensor) -> Tensor:
+    """x with `columns` (its shape without the last axis) behind its own, and zeros up to a width that is fast."""
+    width = x.shape[-1]
+    out = x.new_zeros(*x.shape[:-1], math.ceil((width + len(columns)) / _LANES) * _LANES)
+    out[..., :width] = x
+    for place, column in enumerate(columns):
+        out[..., width + place] = column
+    return out
+
+
+def _like(x: Tensor) -> Tensor:
+    """Empty, of x's shape (B, heads, tokens, width), with heads side by side in memory as a Linear layer wants them."""
+    batch, heads, tokens, width = x.shape
+    return x.new_empty(batch, tokens, heads, width).transpose(1, 2)
+
+
+def _chunks(tokens: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK, tokens)) for start in range(0, tokens, CHUNK)]
+
+
+def _each_head(work: Callable[[tuple[int, int]], None], x: Tensor) -> None:
+    """`work((sample, head))` for all of x (B, heads, ...), a head to a thread: faster than all threads on one head."""
+
+    def without_graph(at: tuple[int, int]) -> None:
+        with torch.no_grad():
+            work(at)
+
+    places = [(sample, head) for sample in range(x.shape[0]) for head in range(x.shape[1])]
+    list(_threads(torch.get_num_threads()).map(without_graph, places))
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """A pool of `count` threads whose products each run in one thread."""
+    everyone = threading.Barrier(count)
+
+    def begin(_: int) -> None:
+        torch.set_num_threads(1)
+        everyone.wait()
+
+    pool = ThreadPoolExecutor(count, "attention")
+    list(pool.map(begin, range(count)))
+    torch.set_num_threads(count)  # what a thread sets for itself becomes the default of threads to come
+    return pool
