@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from lora_trainer import __version__
-from lora_trainer.commands import check, demo, inspect, settings, setup, train
+from lora_trainer.commands import check, demo, export, import_, inspect, settings, setup, train
 from lora_trainer.config import BadInput
 from lora_trainer.packages import PackageProblem
 from lora_trainer.training.failure import TrainingFailed
 
-COMMANDS = (demo, train, check, inspect, settings, setup)
+COMMANDS = (demo, train, check, import_, export, inspect, settings, setup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2]
+        name = command.__name__.rpartition(".")[2].rstrip("_")
         description = (command.__doc__ or "").strip()
         added = commands.add_parser(name, help=description.splitlines()[0], description=description)
         command.add_arguments(added)

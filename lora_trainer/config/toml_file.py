@@ -28,7 +28,7 @@ def load_toml(source: str | Path, changes: Sequence[str] = (), start: Config = D
     and for a file or text that cannot be read.
     """
     text = read_text(source) if isinstance(source, Path) else source
-    table, twice = _flat(_parsed(text))
+    table, twice = _flat(parse_toml(text))
     values, faults = read_table(table)
     changed, wrong = read_changes(changes)
     return settle(start, {**values, **changed}, [*twice, *faults, *wrong])
@@ -61,7 +61,8 @@ def read_text(path: Path) -> str:
     raise BadInput(problem)
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text; raises BadInput with the place of the first mistake."""
     # Imported here so that the settings themselves need nothing but Python 3.10.
     if sys.version_info >= (3, 11):
         from tomllib import loads
@@ -93,6 +94,11 @@ def _settings(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in document.items():
         section = isinstance(value, dict) and key not in SETTINGS
         yield from value.items() if section else [(key, value)]
+
+
+def dump_table(rows: Mapping[str, Any]) -> str:
+    """Names and plain values as lines of TOML."""
+    return "".join(f"{line}\n" for line in _lines(rows))
 
 
 def _lines(rows: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,8 @@ OPTIONS = {
     "demo": ("--out DIR", "--json"),
     "train": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--fresh", "--json"),
     "check": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--json"),
+    "import": ("FILE", "--output CONFIG.toml", "--preset NAME", "--force", "--json"),
+    "export": ("CONFIG.toml", "--output PLACE", "--force", "--json"),
     "inspect": ("FILE", "--json"),
     "settings": ("--json",),
     "setup": (),
