@@ -1,7 +1,8 @@
 """Attention in bfloat16 on a CPU, where torch's own takes two fifths of a Stable Diffusion step.
 
-Whole products over all heads, with torch's softmax between them. Where their weights (queries x keys) would take much
-memory, a head is worked off in chunks of queries by one thread, and the backward pass computes the weights again.
+Whole products over all heads, with torch's softmax between them. Where the keys are many, and the weights (queries x
+keys) would take much memory, a head is worked off in chunks of queries by one thread, and the backward pass computes
+the weights again.
 benchmarks/README.md has the figures.
 """
 
@@ -18,8 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KEPT = 4 * 2**20  # weights of a layer that the backward pass finds again: 8 MiB
+FEW_KEYS = 256  # a caption's tokens, or a picture's where the U-Net is narrowest: about as many as a head is wide
 CHUNK = 512  # queries; their weights over 4,096 keys take 4 MiB, which the caches hold
+FAR = 16.0  # below it e^x and the sigmoid of x differ by less than bfloat16's rounding, up to 10 above a shift so far
+FUSED = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_TOO_NEAR = 2.0**-6  # a sum of weights that some weight near 1 may be in
 _SAMPLED_KEYS = 256
 _LANES = 16  # products run at full speed when their widths are a multiple of it
 
@@ -43,8 +47,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(width)) v for q, k, v (B, heads, tokens, width)."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, k, v)
-    weights = math.prod(q.shape[:-1]) * k.shape[-2]
-    return _Whole.apply(q, k, v) if weights <= KEPT else _Chunked.apply(q, k, v)
+    return (_Whole if k.shape[-2] <= FEW_KEYS else _Chunked).apply(q, k, v)
 
 
 class _Whole(torch.autograd.Function):
@@ -65,46 +68,74 @@ class _Whole(torch.autograd.Function):
 
 
 class _Chunked(torch.autograd.Function):
+    """Weights that are not divided by their sum: exp(score - shift), which for scores far below `shift` is a sigmoid.
+
+    That one runs within the product, on scores that were not rounded yet. The sum comes with the product of weights and
+    values, of a value more that is 1; the division is left to the narrow tensors before and behind.
+    """
+
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = _like(q)
+        out, width = _like(q), v.shape[-1]
         queries, keys = _near_their_maximum(q / math.sqrt(q.shape[-1]), k)
-        values, width = _widened(v), v.shape[-1]
+        queries[..., width] -= FAR
+        values, sums = _widened(v, torch.ones_like(v[..., 0])), q.new_empty(q.shape[:-1])
 
         def head(at: tuple[int, int]) -> None:
-            buffer = q.new_empty(CHUNK, k.shape[-2])
             for rows in _chunks(q.shape[-2]):
-                weights = _weights(queries[at][rows], keys[at], buffer)
-                out[at][rows] = (weights @ values[at])[:, :width]
+                product = _weights(queries[at][rows], keys[at]) @ values[at]
+                while bool((near := product[:, width] > _TOO_NEAR).any()):  # a score far above those of the sample
+                    queries[at][rows, width] -= near * FAR
+                    product = _weights(queries[at][rows], keys[at]) @ values[at]
+                sums[at][rows] = product[:, width]
+                out[at][rows] = product[:, :width] / product[:, width:][:, :1]
 
         _each_head(head, q)
-        ctx.save_for_backward(q, k, v)
+        ctx.save_for_backward(queries, k, v, out, sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = ctx.saved_tensors
-        width = q.shape[-1]
-        scaled = q / math.sqrt(width)
-        queries, keys = _near_their_maximum(scaled, k)
-        grad_q, grad_k, grad_v = _like(q), _like(k), _like(v)
+        queries, k, v, out, sums = ctx.saved_tensors
+        width = k.shape[-1]
+        keys, scaled = _widened(k, torch.ones_like(k[..., 0])), queries[..., :width]
+        grad_q, grad_k, grad_v = _like(scaled), _like(k), _like(v)
+        # The gradient of a score is its weight times that of the weight, less the weights' mean of these; the latter is
+        # taken off within the product, in two columns, since one would round it.
+        grad = grad / sums[..., None]
+        mean = (grad.float() * out.float()).sum(-1)
+        rough = mean.to(grad.dtype)
+        grads = _widened(grad, -rough, (rough - mean).to(grad.dtype))
+        values = _widened(v, torch.ones_like(v[..., 0]), torch.ones_like(v[..., 0]))
         # Sums over chunks are products with a narrow left side: contiguous that way round they are a third faster.
         scaled_t, grad_t = scaled.mT.contiguous(), grad.mT.contiguous()
 
         def head(at: tuple[int, int]) -> None:
-            buffer, grad_buffer = q.new_empty(2, CHUNK, k.shape[-2])
             sum_k, sum_v = torch.zeros(2, width, k.shape[-2])
-            for rows in _chunks(q.shape[-2]):
-                weights = _weights(queries[at][rows], keys[at], buffer)
+            for rows in _chunks(scaled.shape[-2]):
+                weights = _weights(queries[at][rows], keys[at])
                 sum_v += grad_t[at][:, rows] @ weights
-                grad_scores = torch.mm(grad[at][rows], v[at].mT, out=grad_buffer[: len(weights)])
-                _softmax_backward(grad_scores, weights)
+                grad_scores = _times(grads[at][rows], values[at], weights)
                 grad_q[at][rows] = (grad_scores @ keys[at])[:, :width]
                 sum_k += scaled_t[at][:, rows] @ grad_scores
             grad_k[at], grad_v[at] = sum_k.mT, sum_v.mT
 
-        _each_head(head, q)
+        _each_head(head, k)
         return grad_q.div_(math.sqrt(width)), grad_k, grad_v
+
+
+def _weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """sigmoid(queries keys^T)"""
+    if FUSED:
+        return torch.ops.mkldnn._linear_pointwise(queries, keys, None, "sigmoid", [], "")
+    return torch.sigmoid(queries @ keys.mT)
+
+
+def _times(left: Tensor, right: Tensor, factor: Tensor) -> Tensor:
+    """left right^T * factor"""
+    if FUSED:
+        return torch.ops.mkldnn._linear_pointwise.binary(left, factor, right, None, "mul")
+    return (left @ right.mT).mul_(factor)
 
 
 def _near_their_maximum(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,11 +146,6 @@ def _near_their_maximum(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """
     highest = (q @ k[..., :: math.ceil(k.shape[-2] / _SAMPLED_KEYS), :].mT).amax(-1)
     return _widened(q, -highest), _widened(k, torch.ones_like(k[..., 0]))
-
-
-def _weights(queries: Tensor, keys: Tensor, buffer: Tensor) -> Tensor:
-    """softmax(queries keys^T) in the first rows of `buffer`."""
-    return _softmax(torch.mm(queries, keys.mT, out=buffer[: len(queries)]))
 
 
 def _softmax(scores: Tensor) -> Tensor:

@@ -19,10 +19,14 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], precision: str) -> None:
     """Writes `tensors` (any device and dtype) in "fp32", "fp16" or "bf16", whole or not at all.
 
-    `sshs_model_hash` and `sshs_legacy_hash` are added to the metadata, so that a WebUI need not compute them.
-    OSError if the disk does not take it.
+    DoRA's lengths stay float32: rounded, each would move a whole column of the base's weight. `sshs_model_hash` and
+    `sshs_legacy_hash` are added to the metadata, so that a WebUI need not compute them. OSError if the disk does not
+    take it.
     """
-    saved = {key: tensor.detach().to("cpu", PRECISIONS[precision]).contiguous() for key, tensor in tensors.items()}
+    saved = {}
+    for key, tensor in tensors.items():
+        dtype = torch.float32 if key.endswith(".dora_scale") else PRECISIONS[precision]
+        saved[key] = tensor.detach().to("cpu", dtype).contiguous()
     data = safetensors.torch.save(saved, {**metadata, **hashes(saved, metadata)})
     with written_whole(path) as temporary:
         temporary.write_bytes(data)
@@ -30,7 +34,7 @@ def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
 
 def load_lora(path: Path) -> dict[str, Tensor]:
     """The file's tensors as float32. BadInput if it can't be read."""
-    return {key: tensor.float() for key, tensor in read_tensors(read_header(path).tensors)}
+    return {key: tensor.to(torch.float32, copy=True) for key, tensor in read_tensors(read_header(path).tensors)}
 
 
 def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

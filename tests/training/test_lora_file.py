@@ -52,6 +52,14 @@ def test_keys_precision_and_metadata(tmp_path: Path, precision: str) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in load_lora(path).values())
 
 
+def test_doras_lengths_keep_their_precision(tmp_path: Path) -> None:
+    path, lengths = tmp_path / "a.safetensors", torch.tensor([[1.0001, 2.0003]])
+    save_lora(path, {**TENSORS, "lora_unet_x.dora_scale": lengths}, METADATA, "bf16")
+    read = load_file(path)
+    assert torch.equal(read["lora_unet_x.dora_scale"], lengths)
+    assert read["lora_unet_x.lora_up.weight"].dtype == torch.bfloat16
+
+
 def test_hashes_are_those_that_the_webui_computes(tmp_path: Path) -> None:
     """`sshs_model_hash`: all that follows the header. `sshs_legacy_hash`: 64 KiB at 1 MiB of the file as it is with the
     `ss_*` metadata only."""
