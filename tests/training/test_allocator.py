@@ -17,7 +17,7 @@ def pages_of_a_block():
     torch.ones(12 * 2**20)
     return faults() - start
 {before}
-print(min(pages_of_a_block() for _ in range(8)))
+print(min(pages_of_a_block() for _ in range(60)))  # the heap takes a while to settle
 """
 
 
