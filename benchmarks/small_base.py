@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_trainer.training.families.facts import FAMILIES
-from tests.make_base import Models, make_base
+from tests.make_base import Models, make_base, text_encoder
 
 NORM_GROUPS = 8
 SIZE_NUMBERS = 6 * 256  # the embeddings of the six sizes that SDXL is told
@@ -41,7 +40,11 @@ def make_small_base(family: str, path: Path, symmetric: bool = True) -> Path:
         "lora_trainer.text_heads": ",".join(str(text[2]) for text in sizes["text"]),
     }
     with torch.device("meta"):
-        models = Models(_unet(family), _vae(family), tuple(_text(family, place) for place in range(len(sizes["text"]))))
+        models = Models(
+            _unet(family),
+            _vae(family),
+            tuple(text_encoder(family, place, *SIZES[family]["text"][place]) for place in range(len(sizes["text"]))),
+        )
     if family == "sdxl" and symmetric:
         width = sizes["text"][-1][0]
         matrix = torch.randn(width, width, generator=torch.Generator().manual_seed(0)) / (2 * width) ** 0.5
@@ -81,20 +84,3 @@ def _vae(family: str) -> AutoencoderKL:
         norm_num_groups=NORM_GROUPS,
         scaling_factor=FAMILIES[family].latent_scale,
     )
-
-
-def _text(family: str, place: int) -> CLIPTextModel:
-    width, layers, heads, mlp = SIZES[family]["text"][place]
-    facts = FAMILIES[family].text_encoders[place]
-    config = CLIPTextConfig(
-        vocab_size=49_408,
-        hidden_size=width,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        hidden_act=facts.activation,
-        projection_dim=width,
-        bos_token_id=49_406,
-        eos_token_id=49_407,
-    )
-    return (CLIPTextModelWithProjection if facts.pooled else CLIPTextModel)(config)

@@ -92,7 +92,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sd-scripts", type=Path, metavar="FOLDER", help="a checkout of sd-scripts")
     parser.add_argument("--python", type=Path, help="sd-scripts' Python (see benchmarks/README.md)")
-    parser.add_argument("--cases", nargs="+", choices=CPU_CASES | CUDA_CASES)
+    parser.add_argument("--cases", nargs="+", choices=CUDA_CASES if torch.cuda.is_available() else CPU_CASES)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2, help="runs of each, in turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

@@ -117,11 +117,12 @@ def build(family: str, small: bool) -> Models:
         norm_num_groups=8 if small else 32,
         scaling_factor=FAMILIES[family].latent_scale,
     )
-    encoders = [_text_encoder(family, place, *sizes) for place, sizes in enumerate(texts[family])]
+    encoders = [text_encoder(family, place, *sizes) for place, sizes in enumerate(texts[family])]
     return Models(UNet2DConditionModel(**unets[family]), vae, tuple(encoders))
 
 
-def _text_encoder(family: str, place: int, width: int, layers: int, heads: int, mlp: int) -> CLIPTextModel:
+def text_encoder(family: str, place: int, width: int, layers: int, heads: int, mlp: int) -> CLIPTextModel:
+    """With random weights; `width`, `layers`, `heads` and the width of its `mlp` as given."""
     facts = FAMILIES[family].text_encoders[place]
     config = CLIPTextConfig(
         vocab_size=49_408,

@@ -1,10 +1,12 @@
-"""The kinds of network in sd-scripts' words: which module makes each, and with which arguments."""
+"""The networks in sd-scripts' words: the blocks they count, the module that makes each kind, and its arguments."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lora_trainer.config.settings import Config
+
+BLOCKS = {"sd15": (12, 1, 12), "sd2": (12, 1, 12), "sdxl": (9, 3, 9)}  # of a U-Net: down, mid, up
 
 # What makes a kind of LyCORIS's network. DoRA's lengths stand for inputs: the one form that both WebUIs apply rightly.
 LYCORIS_ARGS = {

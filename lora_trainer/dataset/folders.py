@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_trainer.config import BadInput, Config, Problem, Subset
+from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.dataset.buckets import Buckets, Size, buckets_for, place
 from lora_trainer.dataset.captions import are_tags, read_caption, with_trigger
 from lora_trainer.dataset.listing import by_stem, listed, stem, unreadable, with_ending
 from lora_trainer.dataset.pictures import PICTURE_ENDINGS, check_picture
 
 CAPTION_ENDINGS = (".txt", ".caption")
-_REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 _INHERITED = (
     "caption_extension",
     "shuffle_tags",
@@ -127,7 +126,7 @@ def _all_folders(config: Config, notices: list[str]) -> list[_Folder]:
 def _picture_folders(path: Path, notices: list[str]) -> list[Path]:
     """The `10_name` folders in this one, or this one itself where there are none."""
     entries = listed(path, "subsets")
-    named = [entry for entry in entries if entry.is_dir() and _repeats_and_class(entry)[0] > 0]
+    named = [entry for entry in entries if entry.is_dir() and repeats_and_class(entry.name)[0] > 0]
     if not named:
         return [path]
     pictures = with_ending(entries, PICTURE_ENDINGS)
@@ -135,12 +134,6 @@ def _picture_folders(path: Path, notices: list[str]) -> list[Path]:
     if unused:
         notices.append(f"{path.name}: only the folders named like {named[0].name} are used; not {_some(unused)}.")
     return named
-
-
-def _repeats_and_class(folder: Path) -> tuple[int, str]:
-    """What a folder's name says; (0, "") where it says nothing."""
-    name = _REPEATS_NAME.fullmatch(folder.name)
-    return (int(name[1]), name[2].strip()) if name else (0, "")
 
 
 def _folder(path: Path, subset: Subset, config: Config) -> _Folder:
@@ -157,7 +150,7 @@ def _folder(path: Path, subset: Subset, config: Config) -> _Folder:
 
 
 def _resolved(path: Path, subset: Subset, config: Config) -> Subset:
-    repeats, class_tokens = _repeats_and_class(path)
+    repeats, class_tokens = repeats_and_class(path.name)
     inherited = {name: getattr(config, name) for name in _INHERITED if getattr(subset, name) is None}
     return replace(
         subset,

@@ -24,6 +24,7 @@ CHUNK = 512  # queries; their weights over 4,096 keys take 4 MiB, which the cach
 FAR = 16.0  # below it e^x and the sigmoid of x differ by less than bfloat16's rounding, up to 10 above a shift so far
 FUSED = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _TOO_NEAR = 2.0**-6  # a sum of weights that some weight near 1 may be in
+_SHIFTS = 16  # together a million
 _SAMPLED_KEYS = 256
 _LANES = 16  # products run at full speed when their widths are a multiple of it
 
@@ -84,9 +85,13 @@ class _Chunked(torch.autograd.Function):
         def head(at: tuple[int, int]) -> None:
             for rows in _chunks(q.shape[-2]):
                 product = _weights(queries[at][rows], keys[at]) @ values[at]
-                while bool((near := product[:, width] > _TOO_NEAR).any()):  # a score far above those of the sample
-                    queries[at][rows, width] -= near * FAR
+                for doubling in range(_SHIFTS):
+                    if not bool((near := product[:, width] > _TOO_NEAR).any()):
+                        break  # else a score lies far above those of the sample
+                    queries[at][rows, width] -= near * FAR * 2**doubling
                     product = _weights(queries[at][rows], keys[at]) @ values[at]
+                else:  # scores that are infinite, or as good as that, which must not pass for a choice of one key
+                    product[product[:, width] > _TOO_NEAR] = math.nan
                 sums[at][rows] = product[:, width]
                 out[at][rows] = product[:, :width] / product[:, width:][:, :1]
 

@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from lora_trainer.config import BadInput, Problem
+from lora_trainer.config.networks import BLOCKS
 from lora_trainer.training.choices import chosen
-
-PARTS = {"sd15": (12, 1, 12), "sd2": (12, 1, 12), "sdxl": (9, 3, 9)}
 
 ORIGINAL = re.compile(r"(input_blocks|middle_block|output_blocks)[._](\d+)")
 DIFFUSERS = re.compile(r"(down|up)_blocks[._](\d+)[._](resnets|attentions|downsamplers|upsamplers)[._](\d+)")
@@ -32,7 +31,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 def block_count(family: str) -> int:
     """25 for SD1.x and SD2.x, 21 for SDXL."""
-    return sum(PARTS[family])
+    return sum(BLOCKS[family])
 
 
 def block_of(name: str, family: str) -> int | None:
@@ -40,7 +39,7 @@ def block_of(name: str, family: str) -> int | None:
 
     None for a module outside the blocks (embeddings, output convolution, a text encoder's).
     """
-    down, mid, _ = PARTS[family]
+    down, mid, _ = BLOCKS[family]
     place = _place(name)
     if place is None:
         return None
@@ -76,13 +75,13 @@ def block_weights(weights: str | Sequence[float], family: str) -> tuple[float, .
     if family == "sdxl" and len(numbers) == block_count(family) + 2:
         numbers = numbers[1:-1]
     if len(numbers) != block_count(family):
-        counts = " + ".join(map(str, PARTS[family]))
+        counts = " + ".join(map(str, BLOCKS[family]))
         raise BadInput(_problem(weights, f"has {len(numbers)} numbers", f"Give {block_count(family)} ({counts})."))
     return numbers
 
 
 def _shaped(text: str, family: str) -> tuple[float, ...]:
-    down, mid, up = PARTS[family]
+    down, mid, up = BLOCKS[family]
     name, _, base = text.partition("+")
     shape = chosen(SHAPES, name.strip(), "block_lr_weights")
     (lift,) = _numbers([base or 0])

@@ -102,7 +102,7 @@ class Pictures:
     def _encoded(self, index: int, flipped: bool, key: str) -> Encoded:
         picture, placement = self._plan.pictures[index], self._plan.placements[index]
         pixels = fit(read_picture(picture.path), placement, flipped)
-        if len(self._keys) > 1:  # a step has run since; what it freed is in too small pieces for a picture
+        if len(self._keys) > 1:  # a step may have run since, and what it freed is in too small pieces for a picture
             give_back_memory()
         found = latent.encode(self.vae(), pixels, generator_for("latents", key))
         return Encoded(found, self._mask(picture, placement, flipped))

@@ -111,3 +111,11 @@ def test_a_key_that_outshines_all_of_the_sample_is_not_missed(fused, monkeypatch
     q, k, v = tensors(4, 1, 2, 600, 600, 16)
     k[:, :, 101] *= 40  # not one of each third, which are looked at first; scores reach beyond 100
     assert_close(q, k, v, tolerance=0.05)
+
+
+@pytest.mark.parametrize("value", [float("inf"), 1e30])
+def test_scores_beyond_all_bounds_end_and_are_not_hidden(value):
+    q, k, v = tensors(5, 1, 1, 300, 300, 16)
+    k[:, :, 7] = value
+    q[:] = 1.0
+    assert not torch.isfinite(attend(q, k, v)).any()

@@ -8,9 +8,9 @@ from typing import Any
 
 from lora_trainer.config.interchange.conversion import Changed, Unsupported
 from lora_trainer.config.interchange.given import Given
+from lora_trainer.config.networks import BLOCKS
 from lora_trainer.config.settings import Config
 
-PARTS = {"sd15": (12, 1, 12), "sd2": (12, 1, 12), "sdxl": (9, 3, 9)}  # blocks: down, mid, up
 SHAPES: dict[str, Callable[[float], float]] = {  # of a part's blocks, the first at 0 and the last at 1
     "cosine": lambda x: math.cos(x * math.pi / 2),
     "sine": lambda x: math.sin(x * math.pi / 2),
@@ -26,7 +26,7 @@ OURS = {"cosine": "cosine", "sine": "sine", "linear": "linear", "reverse_linear"
 
 def block_arguments(config: Config) -> dict[str, str]:
     """The block-wise settings of a config whose family's defaults are filled in, as `network_args`."""
-    if not config.block_wise or config.family not in PARTS:
+    if not config.block_wise or config.family not in BLOCKS:
         return {}
     arguments = _written_weights(config.block_lr_weights, config.family)
     if config.block_ranks:
@@ -45,7 +45,7 @@ def _written_weights(weights: tuple[float, ...] | str | None, family: str) -> di
         theirs = {ours: theirs for theirs, ours in OURS.items()}
         text = f"zeros+{1 + float(lift or 0):g}" if shape == "flat" else theirs[shape] + (lift and f"+{lift}")
         return {"down_lr_weight": text, "up_lr_weight": text}
-    down, mid, up = PARTS[family]
+    down, mid, up = BLOCKS[family]
     numbers = weights[1:-1] if len(weights) == down + mid + up + 2 else weights
     parts = {"down": numbers[:down], "mid": numbers[down : down + mid], "up": numbers[down + mid :]}
     return {f"{part}_lr_weight": _listed(values) for part, values in parts.items()}
@@ -85,14 +85,14 @@ def _weights(source: Given) -> Any:
     shape, plus, lift = str(given["down"]).partition("+")
     if given["down"] == given["up"] and shape in OURS and not given["mid"] and not threshold:
         return OURS[shape] + plus + lift
-    counts = PARTS[_blocks_of(source, given)]
+    counts = BLOCKS[_blocks_of(source, given)]
     numbers = [number for text, count in zip(given.values(), counts) for number in _part(text, count)]
     return tuple(number if number > threshold else 0.0 for number in numbers)
 
 
 def _blocks_of(source: Given, given: dict[str, Any]) -> str:
     """The family whose blocks are meant; where nothing says, the lists' length tells."""
-    if source.family in PARTS:
+    if source.family in BLOCKS:
         return source.family
     lengths = [len(str(given[part]).split(",")) for part in ("down", "up")]
     return "sdxl" if 9 in lengths else "sd15"

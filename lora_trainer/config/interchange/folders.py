@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
+from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.config.settings import Subset
-
-REPEATS_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
 
 def parts_of(subset: Subset) -> Iterator[Subset]:
@@ -28,9 +26,3 @@ def parts_of(subset: Subset) -> Iterator[Subset]:
             repeats=subset.repeats or repeats or None,
             class_tokens=subset.class_tokens or class_tokens,
         )
-
-
-def repeats_and_class(name: str) -> tuple[int, str]:
-    """What a folder's name says; (0, "") where it says nothing."""
-    match = REPEATS_NAME.fullmatch(name)
-    return (int(match[1]), match[2].strip()) if match else (0, "")

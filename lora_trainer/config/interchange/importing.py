@@ -11,9 +11,9 @@ from typing import Any
 
 from lora_trainer.config.conversion import as_dict, plain
 from lora_trainer.config.file_name import file_name_fault
+from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.config.interchange.conversion import Changed, Unsupported
 from lora_trainer.config.interchange.facts import DATASET_ARGUMENTS, IDLE, MISSING, NO_EFFECT
-from lora_trainer.config.interchange.folders import repeats_and_class
 from lora_trainer.config.interchange.given import Given, given, is_number
 from lora_trainer.config.interchange.previews import preview_settings
 from lora_trainer.config.interchange.readers import ALSO, READERS, fitted, value_of, warmup_percent
