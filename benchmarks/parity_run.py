@@ -21,8 +21,8 @@ from benchmarks.sample_pictures import make_pictures
 from benchmarks.small_base import SIZES, make_small_base
 from lora_trainer.config import BadInput, Config, Subset, with_values
 from lora_trainer.config.interchange import to_sd_scripts
+from lora_trainer.jobs.events import silent
 from lora_trainer.training.device import choose_precision
-from lora_trainer.training.events import silent
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.loop import train
 from lora_trainer.training.lora_file import load_lora, save_lora

@@ -19,12 +19,15 @@ ROOT = packages.ROOT
 WEB = {"gradio", "fastapi", "modules"}
 TORCH = {"torch", "diffusers", "transformers", "accelerate", "peft"}
 PICTURES = {"numpy", "PIL"}
+MODELS = {"onnxruntime", "retinaface"}
 ROOMS = {  # what a room must not load, neither itself nor through what it imports
     "packages": WEB | TORCH | PICTURES | {"toml", "lora_trainer.config"},
     "imports": WEB | TORCH | PICTURES | {"lora_trainer.config"},
     "config": WEB | TORCH | PICTURES | {"lora_trainer.dataset", "lora_trainer.training", "lora_trainer.demo"},
-    "dataset": WEB | TORCH | {"lora_trainer.training", "lora_trainer.demo"},
-    "training": WEB | {"lora_trainer.demo"},
+    "jobs": WEB | TORCH | PICTURES | {"lora_trainer.training", "lora_trainer.demo"},
+    "dataset": WEB | TORCH | MODELS | {"lora_trainer.preparing", "lora_trainer.training", "lora_trainer.demo"},
+    "preparing": WEB | {"lora_trainer.training", "lora_trainer.demo", "lora_trainer.commands"},
+    "training": WEB | MODELS | {"lora_trainer.preparing", "lora_trainer.demo"},
     "demo": WEB | {"lora_trainer.commands"},
     "commands": WEB,
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lora_trainer.training.events import Report
+from lora_trainer.jobs.events import Report
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments)
     with without(*UNUSED):
         from lora_trainer.training.loop import train
-    from lora_trainer.training.stops import stop_on_interrupt
+    from lora_trainer.jobs.stops import stop_on_interrupt
 
     with stop_on_interrupt() as stop, listener(arguments.json) as report:
         train(config, report, stop, arguments.fresh)

@@ -17,8 +17,8 @@ from lora_trainer.demo.contact_sheet import contact_sheet
 from lora_trainer.demo.mascots import MASCOT
 from lora_trainer.demo.score import Scene, Score, denoising_loss, held_back_scenes, learned, margin
 from lora_trainer.files import write_text, written_whole
+from lora_trainer.jobs.events import Report, silent
 from lora_trainer.training.device import choose_precision, peak_memory
-from lora_trainer.training.events import Report, silent
 from lora_trainer.training.latents import encode
 from lora_trainer.training.loop import train
 from lora_trainer.training.lora_file import load_lora

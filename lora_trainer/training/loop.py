@@ -13,10 +13,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from lora_trainer.config import Config
+from lora_trainer.jobs.events import Report, silent
+from lora_trainer.jobs.stops import Stop
 from lora_trainer.training.allocator import keep_freed_memory
 from lora_trainer.training.batches import Batch, make_batch
 from lora_trainer.training.device import choose_precision, peak_memory
-from lora_trainer.training.events import Report, silent
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.learning import Learner, build_learner
 from lora_trainer.training.loss import denoising_loss, huber_threshold, sample_weights
@@ -26,7 +27,6 @@ from lora_trainer.training.plan import Plan
 from lora_trainer.training.randomness import seed_for
 from lora_trainer.training.run import Run, open_run
 from lora_trainer.training.saving import Saver
-from lora_trainer.training.stops import Stop
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.config import BadInput, Config, Problem
+from lora_trainer.jobs.events import Report
 from lora_trainer.training.attention import ProductAttention
 from lora_trainer.training.device import Precision
-from lora_trainer.training.events import Report
 from lora_trainer.training.families import Family, family_of
 from lora_trainer.training.families.text import Conditioning
 from lora_trainer.training.layers import layer_maker

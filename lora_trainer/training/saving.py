@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lora_trainer.jobs.events import Report
 from lora_trainer.training.base_hash import BaseHash
-from lora_trainer.training.events import Report
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.learning import Learner
 from lora_trainer.training.lora_file import save_lora

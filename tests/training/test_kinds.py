@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lora_trainer.config import BadInput, Config
+from lora_trainer.jobs.events import silent
+from lora_trainer.jobs.stops import Stop
 from lora_trainer.training.batches import make_batch
 from lora_trainer.training.device import choose_precision
-from lora_trainer.training.events import silent
 from lora_trainer.training.loop import train
 from lora_trainer.training.models import Models, load_models
 from lora_trainer.training.plan import make_plan
-from lora_trainer.training.stops import Stop
 
 ConfigOf = Callable[..., Config]
 Tensors = dict[str, torch.Tensor]

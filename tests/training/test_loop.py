@@ -15,16 +15,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lora_trainer.config import BadInput, Config, Subset
+from lora_trainer.jobs.events import silent
+from lora_trainer.jobs.stops import Stop
 from lora_trainer.training import loop
 from lora_trainer.training.batches import make_batch
 from lora_trainer.training.device import choose_precision
-from lora_trainer.training.events import silent
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.families.text import Conditioning
 from lora_trainer.training.loop import train
 from lora_trainer.training.models import load_models
 from lora_trainer.training.plan import make_plan
-from lora_trainer.training.stops import Stop
 
 CPU = torch.device("cpu")
 ConfigOf = Callable[..., Config]

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lora_trainer.config import SETTINGS, Config
+from lora_trainer.jobs.events import silent
 from lora_trainer.training.device import choose_precision
-from lora_trainer.training.events import silent
 from lora_trainer.training.families.text import Conditioning
 from lora_trainer.training.loop import train
 from lora_trainer.training.models import Models, load_models

@@ -1,0 +1,1 @@
+"""What a run that works by itself tells, and how it is asked to stop. Standard library only."""
