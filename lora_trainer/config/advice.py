@@ -31,8 +31,8 @@ def _advice(config: Config) -> Iterator[Problem]:
         if rate not in (None, 1.0, (1.0, 1.0)) and (name == "learning_rate" or rate != config.learning_rate):
             yield Problem(name, rate, f"{config.optimizer} finds the rate itself and wants 1", "Set it to 1.")
     if config.crop != "none":
-        remedy = "Cut them beforehand, or set buckets to false, which cuts each to the resolution around its centre."
-        yield Problem("crop", config.crop, "training does not cut pictures before it puts them into buckets", remedy)
+        remedy = "Cut them with the command `prepare`, and train on the folder it makes."
+        yield Problem("crop", config.crop, "training takes the pictures as they are", remedy)
     if config.alpha is not None and config.alpha > config.rank:
         remedy = f"Use the rank ({config.rank}) or half of it."
         yield Problem("alpha", config.alpha, "is above the rank, which makes training unsteady", remedy)

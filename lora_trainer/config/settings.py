@@ -26,9 +26,14 @@ subset = partial(setting, "dataset")
 
 FAMILIES = ("sd15", "sd2", "sdxl", "flux")
 RATE_FREE_OPTIMIZERS = ("DAdaptation", "DAdaptAdam", "Prodigy", "ProdigyPlusScheduleFree")
-TAG_TAGGERS = ("wd-v3", "wd-vit-v3", "wd-convnext-v3", "wd-eva02-large-v3", "deepdanbooru")
+WD_TAGGERS = (
+    "wd-v3", "wd-vit-v3", "wd-convnext-v3", "wd-vit-large-v3", "wd-eva02-large-v3", "wd-moat-v2", "wd-swinv2-v2",
+    "wd-convnext-v2", "wd-convnextv2-v2", "wd-vit-v2",
+)  # fmt: skip
+TAG_TAGGERS = (*WD_TAGGERS, "deepdanbooru")
 BLOCK_SHAPES = ("flat", "cosine", "sine", "linear", "reverse")
 
+WITH_TAGS = Applies("Used only by taggers that give tags.", lambda config: config.tagger in TAG_TAGGERS)
 ONLY_FLUX = Applies("Used for Flux only.", lambda config: config.family in ("auto", "flux"))
 NOT_FLUX = Applies("Flux does not use it.", lambda config: config.family != "flux")
 CLIP_SKIPS = Applies("SDXL and Flux ignore it.", lambda config: config.family not in ("sdxl", "flux"))
@@ -145,6 +150,9 @@ class Config:
         None, "Crop size", "Width and height of the cut. Empty uses the training resolution.",
         minimum=64, maximum=4096, multiple_of=8, unit="pixels", derived=lambda config: config.resolution,
         seaart="切り抜きサイズ", applies=Applies("Used only when pictures are cropped.", lambda c: c.crop != "none"))
+    background: str = dataset(
+        "white", "Background", "The colour behind transparent pictures. Keep leaves them transparent, for masked loss.",
+        choices=("white", "grey", "black", "keep"))
     resolution: tuple[int, int] | None = dataset(
         None, "Resolution", "Width and height to train at. Empty uses what the base model was made for.",
         minimum=64, maximum=4096, multiple_of=8, unit="pixels",
@@ -171,16 +179,19 @@ class Config:
         kohya="bucket_no_upscale", metadata="ss_bucket_no_upscale", applies=WITH_BUCKETS)
     tagger: str = dataset(
         "wd-v3", "Tagger", "What describes your pictures: tags from a WD14 model or DeepDanbooru, or sentences from "
-        "BLIP or Florence-2.",
+        "BLIP or Florence-2. wd-v3 is the one to begin with.",
         choices=("none", *TAG_TAGGERS, "blip", "florence-2"), seaart="タグ付けアルゴリズム")
     tag_threshold: float = dataset(
         0.35, "Tag threshold", "How sure the tagger must be of a tag. Lower gives more tags, and more wrong ones.",
-        minimum=0, maximum=1, seaart="タグ付け閾値",
-        applies=Applies("Used only by taggers that give tags.", lambda config: config.tagger in TAG_TAGGERS))
+        minimum=0, maximum=1, seaart="タグ付け閾値", applies=WITH_TAGS)
     character_threshold: float = dataset(
         0.85, "Character tag threshold", "How sure the tagger must be of a known character's name.",
         minimum=0, maximum=1,
-        applies=Applies("Used only by the WD14 taggers.", lambda config: config.tagger.startswith("wd-")))
+        applies=Applies("Used only by the WD14 taggers.", lambda config: config.tagger in WD_TAGGERS))
+    excluded_tags: tuple[str, ...] = dataset(
+        (), "Excluded tags", "Tags that the tagger never gives.", applies=WITH_TAGS)
+    tag_underscores: bool = dataset(
+        False, "Underscores", "Write tags as green_hair instead of green hair.", applies=WITH_TAGS)
     trigger_word: str = dataset(
         "", "Trigger word", "The word that will call up what was learned. It goes first in every caption.",
         seaart="トリガーワード")

@@ -18,6 +18,7 @@ CHOICES: dict[str, set[Any]] = {
     "prediction_type": {"auto", "epsilon", "v"},
     "zero_terminal_snr": {"auto", "on", "off"},
     "crop": {"none", "centre", "focus"},
+    "background": {"white", "grey", "black", "keep"},
     "existing_captions": {"keep", "append", "prepend", "replace"},
     "caption_extension": {".txt", ".caption"},
     "max_token_length": {75, 150, 225},

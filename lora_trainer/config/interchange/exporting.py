@@ -17,7 +17,10 @@ from lora_trainer.config.networks import network_args, network_module
 from lora_trainer.config.settings import SETTINGS, SUBSET_SETTINGS, Config, Subset
 
 Arguments = Mapping[str, Any]
-PREPARED = ("dataset_name", "tagger", "tag_threshold", "character_threshold", "existing_captions", "overwrite")
+PREPARED = (
+    "dataset_name", "background", "tagger", "tag_threshold", "character_threshold", "excluded_tags", "tag_underscores",
+    "existing_captions", "overwrite",
+)  # fmt: skip
 IN_PROMPTS = ("preview_prompts", "negative_prompt", "preview_size", "preview_steps", "preview_cfg", "preview_seed")
 
 

@@ -24,7 +24,8 @@ NOT_TOLD = {
     "dataset_name", "trigger_word", "overwrite", "base_precision", "attention", "optimizer_args", "preview_prompts",
     "negative_prompt", "preview_size", "preview_steps", "preview_cfg", "preview_seed", "cache_text", "block_wise",
     "block_lr_weights", "block_ranks", "block_alphas", "resolution", "min_bucket", "max_bucket", "bucket_step",
-    "mask_folder", "output_name", "kind", "conv_rank", "conv_alpha", "lokr_factor",
+    "mask_folder", "output_name", "kind", "conv_rank", "conv_alpha", "lokr_factor", "background", "excluded_tags",
+    "tag_underscores",
 }  # fmt: skip
 HALVES = ",".join(["0.5"] * 9)
 NOT_ALL_VALUES: dict[str, list[Any]] = {
