@@ -27,6 +27,7 @@ LIST = Path(__file__).with_name("packages.txt")
 PARENT_VARIABLE = "LORA_TRAINER_PACKAGES"
 FOUNDATION = ("torch", "numpy", "pillow")  # the running Python's own, where it has them
 BITSANDBYTES_BELOW_TORCH = {(2, 3): "0.45.5", (2, 4): "0.49.2"}  # the newest that loads with a torch below the key
+TAGS_ON_CUDA = "onnxruntime-gpu"  # 300 MB, so never fetched; the running Python's own is used where it is there
 BREAKING = ("xformers", "kornia")  # a host's broken copies of these break the import of diffusers
 STAMP = "installed.txt"
 WAIT_SECONDS = 3600.0
@@ -168,7 +169,10 @@ def _training(foundation: Iterable[Folder]) -> Folder:
     path = [*(str(folder.path) for folder in foundation), *sys.path]
     version = next(found.version for found in metadata.distributions(name="torch", path=path))
     tier = ".".join(version.split(".")[:2])
-    return Folder(f"torch{tier}", for_torch(version), with_dependencies=False)
+    listed = for_torch(version)
+    if any(metadata.distributions(name=TAGS_ON_CUDA)):
+        listed = tuple(line for line in listed if not line.startswith("onnxruntime"))
+    return Folder(f"torch{tier}", listed, with_dependencies=False)
 
 
 def install(folder: Folder, progress: Progress = print) -> None:

@@ -198,6 +198,18 @@ def test_bitsandbytes_fits_torch(torch_version: str, pin: str) -> None:
     assert [line.partition(";")[0] for line in found] == [f"bitsandbytes=={pin}"]
 
 
+def test_a_pythons_own_onnxruntime_for_cuda_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tagging() -> list[str]:
+        return [line for line in packages._training(()).requirements if line.startswith("onnxruntime")]
+
+    assert tagging()
+    described = tmp_path / "onnxruntime_gpu-1.23.2.dist-info" / "METADATA"
+    described.parent.mkdir()
+    described.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.2\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not tagging()
+
+
 def test_a_torch_that_is_too_old_is_named() -> None:
     with pytest.raises(packages.PackageProblem, match=r"torch 2\.0\.1.* 2\.1 or newer"):
         packages.for_torch("2.0.1+cu118")
