@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, folder_too: bool = True) -> Iterator[Path]:
     """Yields a temporary path to write; it becomes `path` when the block ends well, and goes away when it fails.
 
-    A reader, or a run that goes on after a power cut, sees the old file or the whole new one, never a half one.
+    A reader, or a run that goes on after a power cut, sees the old file or the whole new one, never a half one. Who
+    writes many files into a folder leaves the folder out and ends with `sync_folder`: until then the old one may come
+    back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with Path(temporary).open("rb+") as file:
@@ -24,7 +28,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if folder_too:
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -32,7 +37,24 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _sync_folder(folder: Path) -> None:
+def temporary_path(path: Path) -> Path:
+    """Where this process writes what becomes `path`: beside it, and hidden.
+
+    A long name is replaced by its digest, as the rest could make it exceed the 255 bytes that a name may have.
+    """
+    name = os.fsencode(path.name)
+    short = path.name if len(name) <= 64 else hashlib.sha256(name).hexdigest() + path.suffix[:8]
+    return path.with_name(f".{short}.{os.getpid()}.tmp")
+
+
+def is_temporary(name: str, endings: Sequence[str]) -> bool:
+    """Whether it is such a path's name, of a file with one of these endings (of at most 8 letters)."""
+    match = re.fullmatch(r"\.(.+)\.\d+\.tmp", name, re.DOTALL)
+    return match is not None and Path(match[1]).suffix.lower() in endings
+
+
+def sync_folder(folder: Path) -> None:
+    """Forces the folder's names to disk: a rename in it is kept from then on."""
     if os.name == "nt":  # a folder can't be opened there, and NTFS keeps the order of renames itself
         return
     handle = os.open(folder, os.O_RDONLY)

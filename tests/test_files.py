@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.files import write_text, written_whole
+from lora_trainer.files import is_temporary, write_text, written_whole
 
 
 def test_writes_and_makes_folders(tmp_path: Path) -> None:
@@ -77,3 +77,19 @@ def test_a_rename_that_fails_leaves_no_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_text(tmp_path / "taken", "text")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("stem", ["n" * 251, "é" * 125, "🐈" * 62])
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path: Path, stem: str) -> None:
+    write_text(tmp_path / f"{stem}.txt", "text")
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{stem}.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "n" * 247 + ".caption", "🐈.TXT", "a b.txt", ".hidden.txt"])
+def test_a_half_written_file_is_known_by_its_name(tmp_path: Path, name: str) -> None:
+    endings = (".txt", ".caption")
+    assert not is_temporary(name, endings)
+    with written_whole(tmp_path / name) as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.parent == tmp_path
+        assert is_temporary(temporary.name, endings) and not is_temporary(temporary.name, (".safetensors",))

@@ -1,4 +1,4 @@
-"""Captions: read from their files, varied from step to step, weighted. No file is ever written."""
+"""Captions: read from their files, varied from step to step, weighted. No file is written here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+LONGEST_CAPTION = 1 << 16  # bytes of its file; the longest that a text encoder sees has some 1,500
 _STRONGER, _WEAKER = 1.1, 1 / 1.1
 _ATTENTION = re.compile(
     r"""\\(?P<escaped>[()\[\]\\]?)
@@ -28,16 +29,25 @@ _ATTENTION = re.compile(
 
 
 def read_caption(path: Path) -> str:
-    """The file's first line that is not blank, stripped; "" where there is none.
+    """The line of a caption file that is trained: `trained_line` of its `caption_text`. Raises BadInput."""
+    return trained_line(caption_text(path))
 
-    sd-scripts takes the first line, blank or not. UTF-8 with or without a byte-order mark, and UTF-16 or UTF-32 with
-    one. Any other bytes raise BadInput: cp932 and gb18030 cannot be told apart, and a caption guessed wrong would train
-    wrong words in silence.
+
+def caption_text(path: Path) -> str:
+    """A caption file's whole text, its line ends as they are and without a byte-order mark.
+
+    UTF-8 with or without a byte-order mark, and UTF-16 or UTF-32 with one. Any other bytes raise BadInput: cp932 and
+    gb18030 cannot be told apart, and a caption guessed wrong would train wrong words in silence. So does a file of more
+    than LONGEST_CAPTION bytes, which is not read to its end.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LONGEST_CAPTION + 1)
     except OSError as error:
         raise unreadable(path, f"cannot be read ({error.strerror})", "Check the file and the rights to it.") from error
+    if len(data) > LONGEST_CAPTION:
+        problem = f"is larger than {LONGEST_CAPTION // 1024} KiB, which is no caption"
+        raise unreadable(path, problem, "Shorten it to what the picture shows, or remove it.")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -45,7 +55,26 @@ def read_caption(path: Path) -> str:
         text = "\0"
     if "\0" in text:
         raise unreadable(path, "is not text in UTF-8", "Save it in an editor with the encoding UTF-8.")
+    return text
+
+
+def trained_line(text: str) -> str:
+    """The first line that is not blank, stripped; "" where there is none. sd-scripts takes the first, blank or not."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def with_trained_line(text: str, line: str) -> str:
+    """The text with the line that is trained changed to `line`, and every other line as it was.
+
+    An empty `line` leaves the next one that is not blank as the one that is trained.
+    """
+    lines = text.splitlines(keepends=True)
+    place = next((number for number, old in enumerate(lines) if old.strip()), None)
+    if place is None:
+        return line + text
+    content = lines[place].splitlines()[0]
+    lines[place] = line + lines[place][len(content) :]
+    return "".join(lines)
 
 
 def tags(caption: str) -> list[str]:

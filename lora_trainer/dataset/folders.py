@@ -13,10 +13,11 @@ from lora_trainer.config import BadInput, Config, Problem, Subset
 from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.dataset.buckets import Buckets, Size, buckets_for, place
 from lora_trainer.dataset.captions import are_tags, read_caption, with_trigger
-from lora_trainer.dataset.listing import by_stem, listed, stem, unreadable, with_ending
+from lora_trainer.dataset.listing import by_stem, listed, some, stem, unreadable, with_ending
 from lora_trainer.dataset.pictures import PICTURE_ENDINGS, check_picture
 
 CAPTION_ENDINGS = (".txt", ".caption")
+ORIGINALS, LEFT_OUT = SET_ASIDE = ("originals", "left_out")  # a set's folders beside those that are trained on
 _INHERITED = (
     "caption_extension",
     "shuffle_tags",
@@ -126,14 +127,20 @@ def _all_folders(config: Config, notices: list[str]) -> list[_Folder]:
 def _picture_folders(path: Path, notices: list[str]) -> list[Path]:
     """The `10_name` folders in this one, or this one itself where there are none."""
     entries = listed(path, "subsets")
-    named = [entry for entry in entries if entry.is_dir() and repeats_and_class(entry.name)[0] > 0]
+    named = [entry for entry in entries if entry.is_dir() and is_named(entry.name)]
     if not named:
         return [path]
     pictures = with_ending(entries, PICTURE_ENDINGS)
-    unused = [entry.name for entry in entries if entry in pictures or entry.is_dir() and entry not in named]
+    others = [entry for entry in entries if entry.is_dir() and entry not in named and entry.name not in SET_ASIDE]
+    unused = [entry.name for entry in entries if entry in pictures or entry in others]
     if unused:
-        notices.append(f"{path.name}: only the folders named like {named[0].name} are used; not {_some(unused)}.")
+        notices.append(f"{path.name}: only the folders named like {named[0].name} are used; not {some(unused)}.")
     return named
+
+
+def is_named(name: str) -> bool:
+    """Whether a folder's name says its repeats, as `10_name` does; `0_name` says that it is not used."""
+    return repeats_and_class(name)[0] > 0
 
 
 def _folder(path: Path, subset: Subset, config: Config) -> _Folder:
@@ -167,7 +174,7 @@ def _no_pictures(folder: Path, entries: Sequence[Path]) -> Problem:
     deeper = [entry.name for entry in inner if with_ending(listed(entry, "subsets"), PICTURE_ENDINGS)]
     remedy = f"Put pictures into it ({' '.join(PICTURE_ENDINGS)})."
     if deeper:
-        problem, remedy = "has pictures only in folders inside it", f"Name those instead: {_some(deeper)}."
+        problem, remedy = "has pictures only in folders inside it", f"Name those instead: {some(deeper)}."
     elif not entries:
         problem = "is an empty folder"
     elif len(texts) == len(entries):
@@ -239,14 +246,9 @@ def _caption_notices(folder: _Folder) -> list[str]:
     others = [file.name for file in files if file and file.suffix.lower() != folder.subset.caption_extension]
     notices = []
     if others:
-        notices.append(f"{folder.path.name}: captions are also taken from {_some(others)}.")
+        notices.append(f"{folder.path.name}: captions are also taken from {some(others)}.")
     if missing:
         caption = f'is "{folder.subset.class_tokens}"' if folder.subset.class_tokens else "stays empty"
         count = f"{missing} of {len(files)}"
         notices.append(f"{folder.path.name}: {count} pictures have no caption file; their caption {caption}.")
     return notices
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

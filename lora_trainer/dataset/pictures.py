@@ -8,6 +8,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,18 @@ from lora_trainer.dataset.listing import unreadable
 
 _KNOWN = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 PICTURE_ENDINGS = tuple(ending for ending in _KNOWN if ending in Image.registered_extensions())
+_ENDINGS = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "MPO": ".jpg",  # two JPEGs in one file, of which any reader sees the first
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "TIFF": ".tif",
+    "AVIF": ".avif",
+}
+_READ = tuple(name for name in _ENDINGS if name in Image.OPEN)  # no other decoder of Pillow ever sees a file
+_TRAINED_AS_THEY_ARE = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
 
 SMALLEST_SIDE = 16
 MOST_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
@@ -48,6 +62,28 @@ _TURNS = {
 }
 
 
+@dataclass(frozen=True)
+class PictureFile:
+    """What a picture's content says, whatever its name: the ending it should have; whether it has alpha; whether it is
+    `plain`, so that any program sees in its bytes what `read_picture` gives (RGB, RGBA or grey of 8 bits in sRGB, one
+    frame, not turned by EXIF, in a format that trainers read).
+    """
+
+    ending: str
+    alpha: bool
+    plain: bool
+
+
+def picture_file(path: Path) -> PictureFile:
+    """From the file's header alone. Raises BadInput."""
+    with _opened(path) as image:
+        form = str(image.format)
+        still = form == "MPO" or not getattr(image, "is_animated", False)
+        plain = form in _TRAINED_AS_THEY_ARE and still and _has_eight_bits(image) and _orientation(image) == 1
+        plain = plain and _other_profile(image.info.get("icc_profile")) is None
+        return PictureFile(_ENDINGS[form], _has_alpha(image), plain)
+
+
 def picture_size(path: Path) -> Size:
     """(width, height) in pixels as seen (EXIF turned), from the file's header alone. Raises BadInput."""
     with _opened(path) as image:
@@ -66,13 +102,26 @@ def check_picture(path: Path) -> Size:
     return picture_size(path)
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The picture in sRGB (mode RGB), first frame, EXIF turned, its alpha composed on white.
+def read_picture(path: Path, background: str | None = "white") -> Image.Image:
+    """The picture in sRGB (mode RGB), first frame, EXIF turned, its alpha composed on a background, a colour's name.
+
+    With a background of None alpha is kept: mode RGBA where the file has any.
 
     A JPEG of more than MOST_PIXELS is decoded at a half, a quarter or an eighth of its size; any other such picture is
     refused. Raises BadInput in one sentence on what is empty, cut off, no picture, too small or too large.
     """
-    return _turned(path, _to_rgb)
+    return _turned(path, partial(_to_rgb, background=background))
+
+
+def read_small(path: Path, side: int) -> Image.Image:
+    """`read_picture` made to fit into `side` x `side` pixels; a large JPEG is not decoded at its full size for it."""
+
+    def reduce(image: Image.Image) -> None:
+        image.draft("RGB", (2 * side, 2 * side))
+
+    picture = _turned(path, partial(_to_rgb, background="white"), reduce)
+    picture.thumbnail((side, side))
+    return picture
 
 
 def read_alpha(path: Path) -> Image.Image:
@@ -139,7 +188,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _open(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_READ)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         try:
             return JpegImagePlugin.JpegImageFile(path)
@@ -171,11 +220,13 @@ def _draft(image: Image.Image) -> None:
         image.draft("RGB", (image.width // scale, image.height // scale))
 
 
-def _turned(path: Path, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _turned(
+    path: Path, convert: Callable[[Image.Image], Image.Image], reduce: Callable[[Image.Image], None] = _draft
+) -> Image.Image:
     with _opened(path) as image:
         # Asked before the pixels are read, as `picture_size` asks; Pillow turns a TIFF itself as it reads it.
         turn = None if isinstance(image, TiffImagePlugin.TiffImageFile) else _TURNS.get(_orientation(image))
-        _draft(image)
+        reduce(image)
         image.load()
         picture = convert(image)
     return picture.transpose(turn) if turn is not None else picture
@@ -192,7 +243,7 @@ def _orientation(image: Image.Image) -> int:
     return stated if stated in _TURNS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, background: str | None) -> Image.Image:
     profile = image.info.get("icc_profile")
     image = _eight_bit(image)
     if not _has_alpha(image):
@@ -200,7 +251,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     pixels = image.convert("RGBA")
     colour = _to_srgb(pixels.convert("RGB"), profile)
     colour.putalpha(pixels.getchannel("A"))
-    return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+    if background is None:
+        return colour
+    return Image.alpha_composite(Image.new("RGBA", colour.size, background), colour).convert("RGB")
 
 
 def _to_alpha(image: Image.Image) -> Image.Image:
@@ -212,6 +265,11 @@ def _to_alpha(image: Image.Image) -> Image.Image:
 
 def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _has_eight_bits(image: Image.Image) -> bool:
+    """Pillow gives RGB of 16 bits the mode of 8; only its decoder's orders tell."""
+    return image.mode in ("RGB", "RGBA", "L") and ";16" not in str(getattr(image, "tile", ""))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -226,16 +284,26 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """RGB by the picture's own colour profile; by Pillow's plain rule where it has none or one that does not serve."""
     if image.mode not in ("RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGB")
-    if profile:
+    source = _other_profile(profile)
+    if source is not None:
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "srgb" not in ImageCms.getProfileDescription(source).lower():
-                converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-                if converted is not None:
-                    return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except ImageCms.PyCMSError:
+            converted = None
+        if converted is not None:
+            return converted
     return image.convert("RGB")
+
+
+def _other_profile(profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
+    """The colour profile that a picture must be converted from; None where that is none, sRGB or not readable."""
+    if not profile:
+        return None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return None if "srgb" in ImageCms.getProfileDescription(source).lower() else source
+    except (ImageCms.PyCMSError, OSError):
+        return None
 
 
 def _area_means(pixels: np.ndarray, length: int, start: int, stop: int) -> np.ndarray:

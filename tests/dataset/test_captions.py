@@ -12,10 +12,13 @@ from lora_trainer.config import BadInput
 from lora_trainer.dataset.captions import (
     are_tags,
     caption_dropout_at,
+    caption_text,
     parse_weights,
     read_caption,
     tags,
+    trained_line,
     vary,
+    with_trained_line,
     with_trigger,
 )
 
@@ -57,6 +60,51 @@ def test_other_encodings_are_named_not_guessed(tmp_path: Path, data: bytes) -> N
     path.write_bytes(data)
     with pytest.raises(BadInput, match=r"10_kuro/髪\.txt.*not text in UTF-8.*encoding UTF-8"):
         read_caption(path)
+
+
+@pytest.mark.parametrize("data", [b"\r\n a, b\rnote \n", codecs.BOM_UTF8 + b"\r\n a, b\rnote \n"])
+def test_the_whole_text_keeps_its_line_ends(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    assert caption_text(path) == "\r\n a, b\rnote \n"
+
+
+def test_a_caption_is_64_kib_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "10_kuro" / "a.txt"
+    path.parent.mkdir()
+    path.write_bytes(b"a" * 65536)
+    assert read_caption(path) == "a" * 65536
+    path.write_bytes(b"a" * 65537)
+    with pytest.raises(BadInput, match=r"10_kuro/a\.txt.*larger than 64 KiB.*Shorten it"):
+        read_caption(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        ("a, b", "c", "c"),
+        ("\n  a, b \r\nnote\r\n", "c", "\nc\r\nnote\r\n"),
+        ("a\nnote\n\n", "", "\nnote\n\n"),
+        ("", "c", "c"),
+        (" \n", "c", "c \n"),
+    ],
+)
+def test_only_the_trained_line_is_changed(text: str, line: str, expected: str) -> None:
+    assert with_trained_line(text, line) == expected
+
+
+@given(
+    st.text(" \n\r\t"),
+    st.text("ab, ", min_size=1).filter(str.strip),
+    st.sampled_from(["", "\n", "\r\n", "\r"]),
+    st.text("ab,\n \r\u2028"),
+    st.text("cd, ", min_size=1).filter(str.strip),
+)
+def test_what_stands_around_the_trained_line_stays(before: str, old: str, end: str, after: str, new: str) -> None:
+    before = before + "\n" if before else ""
+    after = after.lstrip("\n") if end else ""
+    assert trained_line(before + old + end + after) == old.strip()
+    assert with_trained_line(before + old + end + after, new) == before + new + end + after
 
 
 def test_empty_caption_is_empty(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def test_order_is_natural_and_not_the_file_systems(
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1), unique=True, max_size=8), st.randoms())
 def test_any_names_have_one_order(texts: list[str], rng: random.Random) -> None:
     paths = [Path(text) for text in texts]
-    ordered = sorted(paths, key=listing._natural)
+    ordered = sorted(paths, key=listing.natural)
     rng.shuffle(paths)
-    assert sorted(paths, key=listing._natural) == ordered
+    assert sorted(paths, key=listing.natural) == ordered
 
 
 def test_hidden_files_and_other_kinds_are_passed_over(draw: Draw, configure: Configure, tmp_path: Path) -> None:
@@ -89,6 +89,16 @@ def test_sd_scripts_folders_give_repeats_and_class_tokens(draw: Draw, configure:
     assert Path(found.pictures[0].subset.folder).name == "3_sks dog"
 
 
+def test_a_caption_of_a_megabyte_is_told_and_not_trained(draw: Draw, configure: Configure) -> None:
+    draw("f/a.png", caption="x")
+    draw("f/b.png", caption="b, " * (1 << 20))
+    found = find_pictures(configure("f"))
+    assert [picture.path.name for picture in found.pictures] == ["a.png"]
+    assert [(problem.value, problem.problem) for problem in found.left_out] == [
+        ("f/b.txt", "is larger than 64 KiB, which is no caption")
+    ]
+
+
 def test_such_a_folder_may_be_named_itself(draw: Draw, configure: Configure) -> None:
     draw("data/3_sks dog/a.png")
     subset = find_pictures(configure("data/3_sks dog")).pictures[0].subset
@@ -111,7 +121,7 @@ def test_nothing_in_a_subset_stays_undecided(draw: Draw, configure: Configure) -
 
 
 def test_what_lies_beside_such_folders_is_not_used_and_said(draw: Draw, configure: Configure) -> None:
-    for name in ("2_a/a.png", "0_off/a.png", "spare/a.png", "b.png"):
+    for name in ("2_a/a.png", "0_off/a.png", "spare/a.png", "b.png", "originals/a.png", "left_out/2_a/c.png"):
         draw(f"data/{name}", caption="x")
     found = find_pictures(configure("data"))
     assert [picture.path.parent.name for picture in found.pictures] == ["2_a"]
