@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     ensure()
     activate()
-    from lora_trainer.commands.progress import listener
+    from lora_trainer.commands.progress import Bar, listener
     from lora_trainer.demo.run import run_demo
 
-    with listener(arguments.json) as report:
+    with listener(arguments.json, Bar) as report:
         result = run_demo(arguments.out, report)
     print(json.dumps(asdict(result)) if arguments.json else result.sentence)
     return 0 if result.learned else 1

@@ -12,12 +12,12 @@ from lora_trainer.jobs.events import Report
 
 
 @contextmanager
-def listener(as_json: bool) -> Iterator[Report]:
-    """One JSON object a line on standard output, or a progress bar on standard error."""
+def listener(as_json: bool, show: type[Bar] | type[Phases]) -> Iterator[Report]:
+    """One JSON object a line on standard output, or what `show` makes of it on standard error."""
     if as_json:
         yield print_json
         return
-    bar = Bar()
+    bar = show()
     try:
         yield bar
     finally:
@@ -26,6 +26,37 @@ def listener(as_json: bool) -> Iterator[Report]:
 
 def print_json(kind: str, /, **facts: Any) -> None:
     print(json.dumps({"event": kind, **facts}, ensure_ascii=False), flush=True)
+
+
+class Phases:
+    """A progress bar for each phase, one after the other; warnings are lines above it."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._name = ""
+
+    def __call__(self, kind: str, /, **facts: Any) -> None:
+        if kind == "phase":
+            self._show(unit="picture", **facts)
+        elif kind == "download":
+            self._show(facts["name"], facts["done"], facts["total"], unit="B", unit_scale=True)
+        elif kind == "warning":
+            self.close()
+            print(f"warning: {facts['message']}", file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._name = None, ""
+
+    def _show(self, name: str, done: int, of: int, **look: Any) -> None:
+        from tqdm import tqdm
+
+        if name != self._name:
+            self.close()
+            self._bar = tqdm(desc=name, total=of, file=sys.stderr, dynamic_ncols=True, **look)
+            self._name = name
+        self._bar.update(done - self._bar.n)
 
 
 class Bar:

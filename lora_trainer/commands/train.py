@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lora_trainer.commands.progress import listener
+from lora_trainer.commands.progress import Bar, listener
 from lora_trainer.config import PRESETS, Config, apply_preset, load_toml
 from lora_trainer.imports import UNUSED, without
 from lora_trainer.packages import activate
@@ -40,6 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         from lora_trainer.training.loop import train
     from lora_trainer.jobs.stops import stop_on_interrupt
 
-    with stop_on_interrupt() as stop, listener(arguments.json) as report:
+    with stop_on_interrupt() as stop, listener(arguments.json, Bar) as report:
         train(config, report, stop, arguments.fresh)
     return 0
