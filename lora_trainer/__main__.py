@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from lora_trainer import __version__
-from lora_trainer.commands import check, demo, export, import_, inspect, settings, setup, train
+from lora_trainer.commands import check, demo, doctor, export, import_, inspect, prepare, settings, setup, tags, train
 from lora_trainer.config import BadInput
 from lora_trainer.packages import PackageProblem
 from lora_trainer.training.failure import TrainingFailed
 
-COMMANDS = (demo, train, check, import_, export, inspect, settings, setup)
+COMMANDS = (demo, prepare, tags, doctor, train, check, import_, export, inspect, settings, setup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,6 +24,11 @@ from tests.commands.conftest import Command, contents, write_config
 ConfigOf = Callable[..., Config]
 OPTIONS = {
     "demo": ("--out DIR", "--json"),
+    "tags": (
+        *("NAME", "--datasets FOLDER", "--remove TAG,TAG", "--replace OLD NEW", "--add TAG,TAG", "--at {start,end}"),
+        *("--dedupe", "--sort", "--trigger WORD", "--picture FILE", "--undo", "--redo", "--history", "--advice"),
+    ),
+    "doctor": ("NAME", "--datasets FOLDER", "--resolution WxH", "--set KEY=VALUE", "--leave-out KIND", "--json"),
     "train": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--fresh", "--json"),
     "check": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--json"),
     "import": ("FILE", "--output CONFIG.toml", "--preset NAME", "--force", "--json"),
