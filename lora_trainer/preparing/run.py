@@ -1,0 +1,155 @@
+"""Pictures made ready to train on: brought into a dataset, cut, tagged. What is done already is left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from lora_trainer.config import Config, Problem
+from lora_trainer.config.folder_name import repeats_and_class
+from lora_trainer.dataset.captions import with_trained_line
+from lora_trainer.dataset.edits import edited, put_first, remove
+from lora_trainer.dataset.store import Dataset, Entry
+from lora_trainer.dataset.store.importing import import_pictures
+from lora_trainer.dataset.store.names import safe_stem
+from lora_trainer.jobs.events import Report, silent
+from lora_trainer.jobs.stops import Stop
+from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts
+from lora_trainer.preparing.tagging import Tagger, TagOptions, caption_all, load_tagger
+from lora_trainer.preparing.wording import merged
+
+SAVED_TOGETHER = 16  # captions: a kill costs no more of the tagger's work
+
+
+@dataclass
+class Prepared:
+    """What was done. `around` counts the pictures cut by what they were cut around: face, subject, centre."""
+
+    folder: Path
+    pictures: int = 0
+    added: int = 0
+    already: int = 0
+    around: dict[str, int] = field(default_factory=dict)
+    enlarged: list[str] = field(default_factory=list)
+    tagged: int = 0
+    edited: dict[str, int] = field(default_factory=dict)
+    left_out: list[Problem] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+
+def prepare(
+    config: Config,
+    sources: Sequence[Path],
+    folder: Path,
+    models: Path,
+    unwanted: Sequence[str] = (),
+    preview: Path | None = None,
+    report: Report = silent,
+    stop: Stop | None = None,
+) -> Prepared:
+    """Imports `sources` into the dataset `folder`, then cuts, tags and edits all of it as the config says.
+
+    `models` holds the taggers' files; `unwanted` tags are taken out of all captions. With a `preview` nothing follows
+    the import but a picture there, of where the others would be cut. A stop takes effect between two pictures, and the
+    next run goes on from there. Raises BadInput before anything is changed where the tagger cannot be had or no picture
+    can be used.
+    """
+    stop = stop or Stop()
+    tags = config.tagger != "none" and not preview
+    tagger = load_tagger(config.tagger, _options(config), models, report) if tags else None
+    done = Prepared(folder)
+    if sources:
+        _import(config, sources, done, report, stop)
+    with Dataset.open(folder, config.caption_extension) as dataset:
+        done.notices += dataset.notices
+        done.pictures = len(dataset.entries())
+        if preview:
+            sheet_of_cuts(dataset, recipe_of(config)).save(preview)
+            return done
+        if config.crop != "none" and not stop.wanted:
+            _cut(dataset, config, done, report, stop)
+        if tagger and not stop.wanted:
+            _tag(dataset, tagger, config, done, report, stop)
+        if not stop.wanted:
+            done.edited = _edit(dataset, config, unwanted)
+        done.notices += dataset.flush()
+    done.stopped = stop.wanted
+    return done
+
+
+def _options(config: Config) -> TagOptions:
+    return TagOptions(
+        config.tag_threshold,
+        config.character_threshold,
+        config.tag_underscores,
+        config.excluded_tags,
+        escaped=config.weighted_captions,
+    )
+
+
+def _import(config: Config, sources: Sequence[Path], done: Prepared, report: Report, stop: Stop) -> None:
+    imported = import_pictures(
+        done.folder,
+        sources,
+        folder_name=_picture_folder(config, done.folder),
+        background=config.background,
+        caption_extension=config.caption_extension,
+        report=report,
+        stop=stop,
+    )
+    done.added, done.already = imported.added, imported.already
+    done.left_out += imported.left_out
+    done.notices += imported.notices
+
+
+def _picture_folder(config: Config, folder: Path) -> str:
+    """Where further pictures go: to those that are there, or into a folder named by repeats and trigger word."""
+    there = [path.name for path in folder.iterdir() if repeats_and_class(path.name)[0]] if folder.is_dir() else []
+    return there[0] if len(there) == 1 else f"{config.repeats}_{safe_stem(config.trigger_word or folder.name)}"
+
+
+def _cut(dataset: Dataset, config: Config, done: Prepared, report: Report, stop: Stop) -> None:
+    cuts = cut_all(dataset, recipe_of(config), report, stop)
+    done.around, done.enlarged = dict(cuts.around), cuts.enlarged
+    done.left_out += cuts.left_out
+
+
+def _tag(dataset: Dataset, tagger: Tagger, config: Config, done: Prepared, report: Report, stop: Stop) -> None:
+    """Captions pictures that have no caption, or all where those are not kept: one step to undo, saved as it grows."""
+    entries = {entry.id: entry for entry in dataset.entries() if not _is_kept(entry, config)}
+    found = caption_all(tagger, ((number, dataset.picture(entry)) for number, entry in entries.items()), stop)
+    step = 0
+    while batch := list(islice(found, SAVED_TOGETHER)):
+        captions = {number: caption for number, caption in batch if isinstance(caption, str)}
+        texts = {number: _with_tags(entries[number], caption, config) for number, caption in captions.items()}
+        step = dataset.change_captions(f"tagged with {config.tagger}", texts, step)
+        done.left_out += [problem for _, problem in batch if isinstance(problem, Problem)]
+        done.tagged += len(captions)
+        report("phase", name="tagging", done=done.tagged, of=len(entries))
+
+
+def _is_kept(entry: Entry, config: Config) -> bool:
+    return config.existing_captions == "keep" and entry.line not in ("", config.trigger_word)
+
+
+def _with_tags(entry: Entry, caption: str, config: Config) -> str:
+    line = merged(entry.line, caption, "replace" if entry.line == config.trigger_word else config.existing_captions)
+    return with_trained_line(entry.caption, line)
+
+
+def _edit(dataset: Dataset, config: Config, unwanted: Sequence[str]) -> dict[str, int]:
+    """The trigger word in front of every caption, then the unwanted tags out of them; a step each."""
+    edits = {}
+    if config.trigger_word:
+        edits[f"trigger word {config.trigger_word}"] = put_first(config.trigger_word)
+    if unwanted:
+        edits[f"removed {', '.join(unwanted)}"] = remove(unwanted)
+    counts = {}
+    for what, edit in edits.items():
+        changed = edited({entry.id: entry.caption for entry in dataset.entries()}, edit)
+        dataset.change_captions(what, changed)
+        counts[what] = len(changed)
+    return counts
