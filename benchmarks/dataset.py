@@ -104,7 +104,7 @@ def time_captions(work: Path) -> dict[str, Any]:
 def _edit(dataset: Any, what: str, edit: Callable[[str], str]) -> None:
     from lora_trainer.dataset.edits import edited
 
-    dataset.change_captions(what, edited({entry.id: entry.caption for entry in dataset.entries()}, edit))
+    dataset.change_captions(what, edited(dataset.captions(), edit))
 
 
 def _timed(work: Callable[[], object]) -> float:

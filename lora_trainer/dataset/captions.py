@@ -79,7 +79,7 @@ def with_trained_line(text: str, line: str) -> str:
 
 def tags(caption: str) -> list[str]:
     """The comma-separated pieces, stripped, without empty ones."""
-    return [tag for piece in caption.split(",") if (tag := piece.strip())]
+    return [*filter(None, map(str.strip, caption.split(",")))]
 
 
 def are_tags(captions: Sequence[str]) -> bool:

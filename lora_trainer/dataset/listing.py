@@ -17,7 +17,7 @@ def listed(folder: Path, setting: str) -> list[Path]:
     Raises BadInput about `setting` where the folder is missing, is a file or cannot be opened.
     """
     try:
-        entries = [entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name != "__MACOSX"]
+        entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
     except FileNotFoundError:
         raise BadInput(Problem(setting, str(folder), "there is no such folder", "Check its name.")) from None
     except NotADirectoryError:
@@ -26,6 +26,11 @@ def listed(folder: Path, setting: str) -> list[Path]:
         problem, remedy = f"cannot be opened ({error.strerror})", "Check the folder and the rights to it."
         raise BadInput(Problem(setting, str(folder), problem, remedy)) from error
     return sorted(entries, key=natural)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: by its dot, or as one that macOS leaves in a zip."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def natural(path: PurePath) -> tuple[tuple[str | int, ...], str]:

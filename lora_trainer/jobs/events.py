@@ -1,6 +1,7 @@
 """What a run tells while it goes: `report("progress", step=3, loss=0.1)`; who listens decides how to show it.
 
-kinds: started, phase, progress, sample, saved, warning, stopped, finished.
+kinds: started, phase (name, done, of), download (name, done, total: bytes), progress, sample, saved, warning, stopped,
+finished; prepared ends the preparing of a dataset.
 """
 
 from __future__ import annotations

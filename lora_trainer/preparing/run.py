@@ -149,7 +149,7 @@ def _edit(dataset: Dataset, config: Config, unwanted: Sequence[str]) -> dict[str
         edits[f"removed {', '.join(unwanted)}"] = remove(unwanted)
     counts = {}
     for what, edit in edits.items():
-        changed = edited({entry.id: entry.caption for entry in dataset.entries()}, edit)
+        changed = edited(dataset.captions(), edit)
         dataset.change_captions(what, changed)
         counts[what] = len(changed)
     return counts

@@ -114,6 +114,14 @@ def test_a_subject_off_the_centre_is_boxed(ground: str) -> None:
     assert np.mean(kept) > 0.9 and np.mean(fits) > 0.6
 
 
+@pytest.mark.parametrize("ground", ["gradient", "blurred"])
+def test_a_grey_subject_is_boxed(ground: str) -> None:
+    """What differs by rounding alone, as the colours of a grey picture do, does not count."""
+    made = compose(cutout(mascots.MASCOT, mascots.TRAINING_SCENES[0]), ground, (900, 600), random.Random(8))
+    box = find_subject(made.image.convert("L"))
+    assert box and overlap(box, made.mask.getbbox() or box) > 0.6
+
+
 @pytest.mark.parametrize("ground", ["white", "plain", "gradient", "busy", "grainy"])
 def test_where_nothing_stands_out_nothing_is_found(find: Find, ground: str) -> None:
     for seed in range(3):

@@ -67,7 +67,8 @@ def test_a_card_that_fails_is_told_and_the_cpu_taken(
     tried = pretend(monkeypatch, provider, "fails")
     assert open_tag_model(model, model, 3, told.append).batch_size == 1
     assert tried == [provider, CPU]
-    assert told == [f"{model.parent.name}/model.onnx cannot run on {name} (no such card), so it runs more slowly on the CPU."]
+    short = f"{model.parent.name}/{model.name}"
+    assert told == [f"{short} cannot run on {name} (no such card), so it runs more slowly on the CPU."]
 
 
 def test_libraries_that_are_missing_are_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

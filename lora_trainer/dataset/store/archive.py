@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from lora_trainer.config import BadInput, Problem
-from lora_trainer.dataset.listing import natural, some
+from lora_trainer.dataset.listing import is_hidden, natural, some
 from lora_trainer.dataset.store.names import readable
-from lora_trainer.dataset.store.sources import BLOCK, Member, cannot_be_read, is_caption, is_hidden, is_picture
+from lora_trainer.dataset.store.sources import BLOCK, Member, cannot_be_read, is_caption, is_picture
 
 MOST_ENTRIES = 100_000
 MOST_BYTES, MOST_TIMES = 1 << 30, 100  # unpacked: the larger of a gibibyte and 100 times the zip's own size

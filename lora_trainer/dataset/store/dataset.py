@@ -128,6 +128,11 @@ class Dataset:
             rows = db.execute(f"SELECT {_ENTRY} FROM entry WHERE NOT gone").fetchall()
         return sorted(starmap(Entry, rows), key=lambda entry: (natural_name(entry.folder), natural_name(entry.file)))
 
+    def captions(self) -> dict[int, str]:
+        """The whole text of every caption by its entry, in no order: `entries` without all the rest."""
+        with self._index.reading() as db:
+            return dict(db.execute("SELECT id, ifnull(caption, '') FROM entry WHERE NOT gone"))
+
     def picture(self, entry: Entry) -> Path:
         return self.path / entry.folder / entry.file
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.dataset.folders import CAPTION_ENDINGS, is_named
-from lora_trainer.dataset.listing import some, stem
+from lora_trainer.dataset.listing import some
 from lora_trainer.dataset.pictures import PICTURE_ENDINGS
 from lora_trainer.dataset.store.archive import zip_members
 from lora_trainer.dataset.store.names import stem_key
@@ -130,10 +130,11 @@ def _add(
 
 
 def _exact(member: Member) -> Hashable:
-    return member.place.rpartition("/")[0], stem(member.path)
+    return member.place.rpartition("/")[0], member.path.stem
 
 
 def _folded(member: Member) -> Hashable:
+    """Capitals or not, and as macOS writes accents too."""
     return member.place.rpartition("/")[0], stem_key(member.path.stem)
 
 

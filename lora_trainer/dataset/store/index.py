@@ -18,7 +18,8 @@ _NAME = "index.sqlite"
 _VERSION = 1
 _PATIENCE = 60  # seconds to wait for another process, which holds the index for a second or two at most
 _PAGE = 1 << 14  # bytes: several captions fit, where a page of 4 KiB holds one long one and its change not at all
-_JOURNAL_PAGES = 2_500  # 40 MB, some changes of 10,000 captions; then SQLite works its journal in
+# 160 MB, many changes of 10,000 captions: then SQLite works its journal in, if nobody has asked for it before.
+_JOURNAL_PAGES = 10_000
 _PARAMETERS = 500  # in one statement: old SQLites take up to 999
 _OF_THE_DISK = ("disk", "locked", "locking", "readonly", "unable to open", "permission", "memory")
 _SCHEMA = """
@@ -34,8 +35,8 @@ CREATE TABLE step (
     undone INTEGER NOT NULL, turn INTEGER NOT NULL
 );
 CREATE TABLE change (
-    step INTEGER NOT NULL, entry INTEGER NOT NULL, old TEXT, new TEXT, PRIMARY KEY (step, entry)
-) WITHOUT ROWID;
+    step INTEGER NOT NULL, entry INTEGER NOT NULL, old TEXT, new TEXT, UNIQUE (step, entry)
+);
 CREATE TABLE move (
     id INTEGER PRIMARY KEY, entry INTEGER NOT NULL,
     source TEXT NOT NULL, target TEXT NOT NULL, old TEXT NOT NULL, old_stamp TEXT NOT NULL
@@ -127,6 +128,11 @@ class Index:
     def reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._told():
             yield self._connection
+
+    def tidy(self) -> None:
+        """Works the journal in, as far as no other process reads it, so that no edit has to."""
+        with self._lock, self._told():
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         with self._lock:

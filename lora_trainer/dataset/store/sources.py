@@ -44,9 +44,16 @@ def folder_members(folder: Path, aside: Path, links: list[str], problems: list[P
     Links are not followed, but named in `links`; folders that cannot be opened are named in `problems`. Raises BadInput
     where that is the folder itself.
     """
-    pending = [(folder, listed(folder, "pictures"))]
+    pending = [folder]
     while pending:
-        current, entries = pending.pop()
+        current = pending.pop()
+        try:
+            entries = listed(current, "pictures")
+        except BadInput as error:
+            if current == folder:
+                raise
+            problems += error.problems
+            continue
         inner = []
         for entry in entries:
             place = entry.relative_to(folder.parent).as_posix()
@@ -56,22 +63,12 @@ def folder_members(folder: Path, aside: Path, links: list[str], problems: list[P
                 inner.append(entry)
             elif entry.is_file():
                 yield file_member(entry, place, place)
-        for entry in reversed(inner):
-            try:
-                if entry.resolve() != aside:
-                    pending.append((entry, listed(entry, "pictures")))
-            except BadInput as error:
-                problems += error.problems
+        pending += (entry for entry in reversed(inner) if entry.resolve() != aside)
 
 
 def file_member(file: Path, name: str, place: str) -> Member:
     shown = readable(name)
     return Member(shown, place, partial(_blocks, str(file), shown))
-
-
-def is_hidden(name: str) -> bool:
-    """Whether `listed` would pass it over."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def is_picture(path: PurePath) -> bool:

@@ -43,6 +43,8 @@ def write_pending(index: Index, folder: Path, caption_extension: str, progress: 
         last, done = some_rows[-1].id, done + len(some_rows)
         if progress:
             progress(done, total)
+    if total:
+        index.tidy()
     return [f"{_REFUSED} ({reason}): {some(sorted(names))}." for reason, names in refused.items()]
 
 

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lora_trainer.config import BadInput, Config, Subset
 from lora_trainer.config.problems import shown
 from lora_trainer.dataset.folders import find_pictures
 from lora_trainer.dataset.store.importing import Imported, import_pictures
+from lora_trainer.dataset.store.names import stem_key
 
 Draw = Callable[..., Path]
 
@@ -276,6 +280,27 @@ def test_odd_names(tmp_path: Path, folder: Path, given: str, stem: str) -> None:
         target.writestr(f"{given}.txt", "zdm")
     brought(folder, tmp_path / "a.zip")
     assert names(folder) == {f"10_zdm/{stem}.jpg", f"10_zdm/{stem}.txt", f"originals/{stem}.jpg"}
+
+
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="/\\\0:")
+NAMES = st.text(LETTERS, min_size=1, max_size=12).filter(lambda name: name[0] != "." and name != "__MACOSX")
+
+
+@given(st.lists(NAMES | st.sampled_from(["a", "A", "a_2", "A_2", "\u00e9", "e\u0301", "con"]), unique=True, min_size=1))
+@settings(max_examples=40, deadline=None)
+def test_any_names_become_pictures_with_their_own_captions(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        with zipfile.ZipFile(Path(temporary) / "a.zip", "w") as target:
+            for number, name in enumerate(names):
+                target.writestr(f"{name}.txt", str(number))
+                target.writestr(f"{name}.jpg", jpeg(number))
+        folder = Path(temporary) / "set"
+        assert brought(folder, Path(temporary) / "a.zip").added == len(names)
+        pictures = list((folder / "10_zdm").glob("*.jpg"))
+        assert len({stem_key(path.stem) for path in pictures}) == len(names)
+        for path in pictures:
+            caption = path.with_name(f"{path.stem}.txt").read_text(encoding="utf-8")
+            assert path.read_bytes() == jpeg(int(caption))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
