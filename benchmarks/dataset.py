@@ -130,7 +130,7 @@ def time_tagging(work: Path) -> dict[str, float]:
     """Three rounds, each of the model alone and then of files; the medians."""
     from lora_trainer.dataset.pictures import read_picture
     from lora_trainer.jobs.events import silent
-    from lora_trainer.preparing.tagging import TagOptions, caption_all, load_tagger
+    from lora_trainer.tagging.captioning import TagOptions, caption_all, load_tagger
 
     make_tagger(work / "models" / "taggers" / "wd-v3")
     tagger = load_tagger("wd-v3", TagOptions(), work / "models", silent)
@@ -150,7 +150,7 @@ def make_tagger(folder: Path) -> None:
     import onnx
     from onnx import helper
 
-    from tests.preparing.onnx_files import save, selected_tags
+    from tests.tagging.onnx_files import save, selected_tags
 
     folder.mkdir(parents=True)
     shutil.copyfile(selected_tags(), folder / "selected_tags.csv")

@@ -51,7 +51,7 @@ def test_a_process_that_dies_in_mid_writing_leaves_the_old_file(tmp_path: Path) 
 def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut could leave the name with nothing behind it. The folder follows, as it holds the name."""
     path, done = tmp_path / "file.bin", []
-    real_sync, real_replace = os.fsync, os.replace
+    real_sync, real_replace = os.fsync, Path.replace
 
     def sync(handle: int) -> None:
         is_folder = os.name != "nt" and os.fstat(handle).st_ino == tmp_path.stat().st_ino
@@ -64,7 +64,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monk
         real_replace(old, new)
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(os, "replace", rename)
+    monkeypatch.setattr(Path, "replace", rename)
     write_text(path, "12345")
     folder = [] if os.name == "nt" else [("sync", "folder")]
     assert done == [("sync", 5), ("rename", "file.bin"), *folder]

@@ -20,14 +20,16 @@ WEB = {"gradio", "fastapi", "modules"}
 TORCH = {"torch", "diffusers", "transformers", "accelerate", "peft"}
 PICTURES = {"numpy", "PIL"}
 MODELS = {"onnxruntime", "retinaface"}
+ABOVE_DATASET = {f"lora_trainer.{room}" for room in ("tagging", "preparing", "training", "demo")}
 ROOMS = {  # what a room must not load, neither itself nor through what it imports
     "packages": WEB | TORCH | PICTURES | {"toml", "lora_trainer.config"},
     "imports": WEB | TORCH | PICTURES | {"lora_trainer.config"},
     "config": WEB | TORCH | PICTURES | {"lora_trainer.dataset", "lora_trainer.training", "lora_trainer.demo"},
     "jobs": WEB | TORCH | PICTURES | {"lora_trainer.training", "lora_trainer.demo"},
-    "dataset": WEB | TORCH | MODELS | {"lora_trainer.preparing", "lora_trainer.training", "lora_trainer.demo"},
+    "dataset": WEB | TORCH | MODELS | ABOVE_DATASET,
+    "tagging": WEB | {"lora_trainer.preparing", "lora_trainer.training", "lora_trainer.demo", "lora_trainer.commands"},
     "preparing": WEB | {"lora_trainer.training", "lora_trainer.demo", "lora_trainer.commands"},
-    "training": WEB | MODELS | {"lora_trainer.preparing", "lora_trainer.demo"},
+    "training": WEB | MODELS | {"lora_trainer.tagging", "lora_trainer.preparing", "lora_trainer.demo"},
     "demo": WEB | {"lora_trainer.commands"},
     "commands": WEB,
 }

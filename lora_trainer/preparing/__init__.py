@@ -1,1 +1,1 @@
-"""What looks at the pictures before training: where to cut, which tags. Loads models, so it runs in the worker only."""
+"""Pictures made ready to train on: where to cut them, and all of it in one go. Loads models, so for the worker only."""

@@ -17,8 +17,8 @@ from lora_trainer.dataset.store.names import safe_stem
 from lora_trainer.jobs.events import Report, silent
 from lora_trainer.jobs.stops import Stop
 from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts
-from lora_trainer.preparing.tagging import Tagger, TagOptions, caption_all, load_tagger
-from lora_trainer.preparing.wording import merged
+from lora_trainer.tagging.captioning import Tagger, TagOptions, caption_all, load_tagger
+from lora_trainer.tagging.wording import merged
 
 SAVED_TOGETHER = 16  # captions: a kill costs no more of the tagger's work
 

@@ -16,7 +16,7 @@ from lora_trainer.dataset.store import Dataset
 from lora_trainer.jobs.stops import Stop
 from lora_trainer.packages import environment_for_child
 from lora_trainer.preparing.run import Prepared, prepare
-from tests.preparing.onnx_files import logit, selected_tags, tag_model
+from tests.tagging.onnx_files import logit, selected_tags, tag_model
 
 TAGGER = "wd-vit-v3"
 

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor
 
 from lora_trainer.config import BadInput
-from lora_trainer.preparing import blip
-from lora_trainer.preparing.taggers import TAGGERS
-from lora_trainer.preparing.wording import TagOptions
+from lora_trainer.tagging import blip
+from lora_trainer.tagging.taggers import TAGGERS
+from lora_trainer.tagging.wording import TagOptions
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog", "cat", "on", "grass", "##y", "snow", "[DEC]"]
 PAD, SEP, BEGIN = 0, 3, 11

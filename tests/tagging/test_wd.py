@@ -14,9 +14,9 @@ from onnx import helper
 from PIL import Image
 
 from lora_trainer.config import BadInput
-from lora_trainer.preparing.wd import CHARACTER, GENERAL, WdTagger, load, read_tags, white_square
-from lora_trainer.preparing.wording import TagOptions
-from tests.preparing.onnx_files import Patch, logit, save, selected_tags, tag_model
+from lora_trainer.tagging.wd import CHARACTER, GENERAL, WdTagger, load, read_tags, white_square
+from lora_trainer.tagging.wording import TagOptions
+from tests.tagging.onnx_files import Patch, logit, save, selected_tags, tag_model
 
 NEVER = -100.0
 SIDE = 448

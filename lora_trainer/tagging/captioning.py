@@ -17,11 +17,11 @@ from lora_trainer.dataset.ahead import ahead
 from lora_trainer.dataset.pictures import read_picture
 from lora_trainer.jobs.events import Report
 from lora_trainer.jobs.stops import Stop
-from lora_trainer.preparing import blip, deepdanbooru, florence, wd
-from lora_trainer.preparing.onnx_model import Notice
-from lora_trainer.preparing.taggers import TAGGERS
-from lora_trainer.preparing.weights import folder_with
-from lora_trainer.preparing.wording import TagOptions
+from lora_trainer.tagging import blip, deepdanbooru, florence, wd
+from lora_trainer.tagging.onnx_model import Notice
+from lora_trainer.tagging.taggers import TAGGERS
+from lora_trainer.tagging.weights import folder_with
+from lora_trainer.tagging.wording import TagOptions
 
 __all__ = ["TagOptions", "Tagger", "caption_all", "load_tagger"]
 

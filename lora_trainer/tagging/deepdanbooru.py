@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lora_trainer.preparing.onnx_model import Notice, TagModel, open_tag_model
-from lora_trainer.preparing.weights import damaged
-from lora_trainer.preparing.wording import TagOptions, worded
+from lora_trainer.tagging.onnx_model import Notice, TagModel, open_tag_model
+from lora_trainer.tagging.weights import damaged
+from lora_trainer.tagging.wording import TagOptions, worded
 
 RATING = "rating:"  # begins three names that say nothing of what is seen
 

@@ -11,8 +11,8 @@ from PIL import Image
 from lora_trainer.config import SETTINGS, Problem
 from lora_trainer.dataset.ahead import MOST_THREADS
 from lora_trainer.jobs.stops import Stop
-from lora_trainer.preparing.taggers import TAGGERS
-from lora_trainer.preparing.tagging import caption_all
+from lora_trainer.tagging.captioning import caption_all
+from lora_trainer.tagging.taggers import TAGGERS
 
 
 class Levels:

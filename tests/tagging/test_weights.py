@@ -16,9 +16,9 @@ from huggingface_hub import constants, file_download
 
 from lora_trainer.config import BadInput
 from lora_trainer.jobs.events import silent
-from lora_trainer.preparing import weights
-from lora_trainer.preparing.taggers import TAGGERS
-from lora_trainer.preparing.weights import folder_with, read_tokenizer
+from lora_trainer.tagging import weights
+from lora_trainer.tagging.taggers import TAGGERS
+from lora_trainer.tagging.weights import folder_with, read_tokenizer
 
 NAME, REPOSITORY = "wd-v3", "SmilingWolf/wd-swinv2-tagger-v3"
 COMMIT = "627aef95638667ddcaa3ac8ae625e88ea5b02f51"

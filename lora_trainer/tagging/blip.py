@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from lora_trainer.imports import UNUSED, without
-from lora_trainer.preparing.onnx_model import Notice
-from lora_trainer.preparing.weights import damaged, read_tokenizer
-from lora_trainer.preparing.wording import TagOptions
+from lora_trainer.tagging.onnx_model import Notice
+from lora_trainer.tagging.weights import damaged, read_tokenizer
+from lora_trainer.tagging.wording import TagOptions
 
 if TYPE_CHECKING:
     import torch

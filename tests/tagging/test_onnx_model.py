@@ -10,8 +10,8 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from lora_trainer.config import BadInput
-from lora_trainer.preparing.onnx_model import BATCH_ON_GPU, CPU, CUDA, DIRECTML, open_model, open_tag_model
-from tests.preparing.onnx_files import tag_model
+from lora_trainer.tagging.onnx_model import BATCH_ON_GPU, CPU, CUDA, DIRECTML, open_model, open_tag_model
+from tests.tagging.onnx_files import tag_model
 
 Session = onnxruntime.InferenceSession
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from lora_trainer.config import BadInput
-from lora_trainer.preparing.deepdanbooru import DeepDanbooru, edged_square, load
-from lora_trainer.preparing.wording import TagOptions
-from tests.preparing.onnx_files import logit, tag_model
+from lora_trainer.tagging.deepdanbooru import DeepDanbooru, edged_square, load
+from lora_trainer.tagging.wording import TagOptions
+from tests.tagging.onnx_files import logit, tag_model
 
 SIDE = 512
 RATINGS = ["rating:safe", "rating:questionable", "rating:explicit"]

@@ -10,9 +10,9 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lora_trainer.config import BadInput
-from lora_trainer.preparing import florence
-from lora_trainer.preparing.wording import TagOptions
-from tests.preparing.onnx_files import save
+from lora_trainer.tagging import florence
+from lora_trainer.tagging.wording import TagOptions
+from tests.tagging.onnx_files import save
 
 WIDTH, HEADS = 4, 2
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's

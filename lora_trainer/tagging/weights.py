@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.jobs.events import Report
-from lora_trainer.preparing.taggers import TAGGERS, Weights
+from lora_trainer.tagging.taggers import TAGGERS, Weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_trainer.dataset.captions import parse_weights
-from lora_trainer.preparing.wording import TagOptions, merged, worded
-from tests.preparing.onnx_files import selected_tags
+from lora_trainer.tagging.wording import TagOptions, merged, worded
+from tests.tagging.onnx_files import selected_tags
 
 NAMES = [row["name"] for row in csv.DictReader(selected_tags().read_text(encoding="utf-8").splitlines())]
 

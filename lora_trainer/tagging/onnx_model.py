@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_trainer.preparing.weights import damaged
+from lora_trainer.tagging.weights import damaged
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from lora_trainer.preparing.onnx_model import Notice, batch_size, open_model
-from lora_trainer.preparing.weights import read_tokenizer
-from lora_trainer.preparing.wording import TagOptions
+from lora_trainer.tagging.onnx_model import Notice, batch_size, open_model
+from lora_trainer.tagging.weights import read_tokenizer
+from lora_trainer.tagging.wording import TagOptions
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lora_trainer.preparing.onnx_model import Notice, TagModel, open_tag_model
-from lora_trainer.preparing.weights import damaged
-from lora_trainer.preparing.wording import TagOptions, worded
+from lora_trainer.tagging.onnx_model import Notice, TagModel, open_tag_model
+from lora_trainer.tagging.weights import damaged
+from lora_trainer.tagging.wording import TagOptions, worded
 
 GENERAL, CHARACTER = 0, 4  # Danbooru's categories; 9, a rating, is never a tag
 
