@@ -53,14 +53,23 @@ def modules_of(room: str) -> list[str]:
     return sorted(name for name in names if not name.endswith("__main__"))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_loads_only_what_it_may(room: str) -> None:
-    code = f"import sys, {', '.join(modules_of(room))}\nprint(*sys.modules, sep='\\n')"
+def loaded_by(modules: list[str]) -> set[str]:
+    """What a fresh Python has loaded once it has imported these."""
+    code = f"import sys, {', '.join(modules)}\nprint(*sys.modules, sep='\\n')"
     run = subprocess.run(
         [sys.executable, "-c", code], env=packages.environment_for_child(), capture_output=True, encoding="utf-8"
     )
     assert run.returncode == 0, run.stderr
-    assert not ROOMS[room] & set(run.stdout.split())
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_loads_only_what_it_may(room: str) -> None:
+    assert not ROOMS[room] & loaded_by(modules_of(room))
+
+
+def test_the_command_line_starts_where_nothing_is_installed() -> None:
+    assert not (TORCH | PICTURES | MODELS) & loaded_by(["lora_trainer.__main__"])
 
 
 def imports_of(path: Path) -> Iterator[str]:

@@ -8,15 +8,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_trainer.commands.datasets import add_dataset, dataset_folder, table
 from lora_trainer.commands.progress import Phases
 from lora_trainer.config import FAMILIES, BadInput, Config, problems, with_values
 from lora_trainer.dataset.buckets import Size, buckets_for
-from lora_trainer.dataset.doctor import ENLARGED, KINDS, Checkup, Finding, Trained, examine
-from lora_trainer.dataset.store import Dataset
+from lora_trainer.dataset.doctor.findings import ENLARGED, KINDS, Finding
 from lora_trainer.packages import activate
+
+if TYPE_CHECKING:
+    from lora_trainer.dataset.doctor.examine import Checkup
+    from lora_trainer.dataset.doctor.looks import Trained
 
 SHOWN = 10  # findings of a kind
 
@@ -46,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     activate()
     config, folder = _config(arguments), dataset_folder(arguments)
+    from lora_trainer.dataset.doctor.examine import examine
+
     count_tokens, notices = _counter()
     show = Phases()
     try:
@@ -92,6 +97,8 @@ def _counter() -> tuple[Callable[[str], int] | None, list[str]]:
 
 
 def _leave_out(folder: Path, files: set[Path]) -> list[str]:
+    from lora_trainer.dataset.store import Dataset
+
     with Dataset.open(folder) as dataset:
         ids = [entry.id for entry in dataset.entries() if dataset.picture(entry) in files]
         return [*dataset.notices, *dataset.remove(ids)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_trainer.commands.datasets import add_dataset, dataset_folder, separated, table
 from lora_trainer.commands.progress import Phases
@@ -18,8 +18,10 @@ from lora_trainer.dataset import edits
 from lora_trainer.dataset.advisor import Advice, advise, count_tags
 from lora_trainer.dataset.edits import Edit
 from lora_trainer.dataset.listing import some
-from lora_trainer.dataset.store import Dataset, Entry, Step
 from lora_trainer.packages import activate
+
+if TYPE_CHECKING:
+    from lora_trainer.dataset.store import Dataset, Entry, Step
 
 SHOWN = 20  # rows of each kind of advice
 
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = _edits(arguments)
     others = [name for name in _ACTIONS if getattr(arguments, name)]
     _check(others, "edits" if wanted else "--picture" if arguments.picture and others != ["advice"] else "")
+    from lora_trainer.dataset.store import Dataset
+
     with Dataset.open(dataset_folder(arguments)) as dataset:
         entries = _chosen(dataset.entries(), arguments.picture)
         action = _ACTIONS[others[0]] if others else _edit if wanted else _count

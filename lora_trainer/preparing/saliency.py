@@ -48,8 +48,7 @@ def signature(small: np.ndarray) -> np.ndarray:
     Hou, Harel, Koch, "Image Signature: Highlighting Sparse Salient Regions", IEEE TPAMI 34 (2012): of the cosine
     transform only the signs are kept; what is spread over the picture cancels out, and what is in one place stays.
     """
-    channels = Image.fromarray(small).convert("YCbCr").split()
-    energy = np.sum([_rebuilt(np.asarray(channel, dtype=np.float64)) ** 2 for channel in channels], axis=0)
+    energy = np.sum([_rebuilt(channel) ** 2 for channel in small.transpose(2, 0, 1).astype(np.float64)], axis=0)
     levels = np.rint(255 * energy / energy.max()).astype(np.uint8)
     return np.asarray(Image.fromarray(levels).filter(ImageFilter.GaussianBlur(BLUR)))
 

@@ -23,7 +23,6 @@ from lora_trainer.dataset.listing import natural, stem
 from lora_trainer.dataset.pictures import read_picture
 from lora_trainer.dataset.store.scanning import scan
 
-ENLARGED = 1.01  # more than a rounded side explains
 Count = Callable[[str], int]
 _WORD = re.compile(r"\s*(?:[\u3000-\uffef]|[^\s\u3000-\uffef]+)")  # or one letter of those that stand without spaces
 
@@ -61,7 +60,7 @@ def examine(
     looks = [result for result in results if isinstance(result, Look)]
     made = [result for result in results if isinstance(result, Finding)]
     made += [findings.nameless(name) for name in found.nameless]
-    made += [findings.too_small(look) for look in looks if look.trained.enlarged > ENLARGED]
+    made += [findings.too_small(look) for look in looks if look.trained.enlarged > findings.ENLARGED]
     made += [findings.blurred(look) for look in looks if look.blur is not None and look.blur > BLURRED]
     named = [(subfolder, stem(path)) for (subfolder, _), path in zip(places, pictures)]
     for key, path in zip(named, pictures):

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_trainer.config import BadInput
 from lora_trainer.config.problems import shown
-from lora_trainer.dataset.doctor.looks import Look
 from lora_trainer.dataset.listing import some
+
+if TYPE_CHECKING:
+    from lora_trainer.dataset.doctor.looks import Look
+
+ENLARGED = 1.01  # times; less is a side that was rounded
 
 # Kinds of findings, with what to do; "" where each says its own.
 KINDS = {

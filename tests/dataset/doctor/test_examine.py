@@ -10,7 +10,8 @@ from PIL import Image, ImageFilter
 
 from lora_trainer.config import BadInput, Config
 from lora_trainer.dataset.buckets import buckets_for
-from lora_trainer.dataset.doctor import KINDS, Checkup, Finding, examine
+from lora_trainer.dataset.doctor.examine import Checkup, examine
+from lora_trainer.dataset.doctor.findings import KINDS, Finding
 from tests.dataset.doctor.scenes import cartoon, scene
 
 AT_512 = buckets_for(Config().for_family("sd15"))
