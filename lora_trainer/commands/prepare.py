@@ -38,6 +38,11 @@ FLAGS = {
     "repeats": "--repeats",
 }
 
+WITHOUT = {
+    "crop_size": "Not given: what the picture fills of 1024x1024.",
+    "tagger": "Not given: none.",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -48,10 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if bool in row.types:
             parser.add_argument(flag, dest=name, action="store_true", default=None, help=row.help)
         else:
-            choices = f" One of: {', '.join(map(str, row.choices))}." if row.choices else ""
-            parser.add_argument(
-                flag, dest=name, required=name == "dataset_name", metavar="VALUE", help=f"{row.help}{choices}"
-            )
+            choices = f"One of: {', '.join(map(str, row.choices))}." if row.choices else ""
+            said = " ".join(filter(None, (row.help, choices, WITHOUT.get(name))))
+            parser.add_argument(flag, dest=name, required=name == "dataset_name", metavar="VALUE", help=said)
     parser.add_argument(
         "--remove", type=separated, default=(), metavar="TAG,TAG", help="tags to take out of all captions"
     )

@@ -24,6 +24,11 @@ from tests.commands.conftest import Command, contents, write_config
 ConfigOf = Callable[..., Config]
 OPTIONS = {
     "demo": ("--out DIR", "--json"),
+    "prepare": (
+        *("FOLDER", "--name", "--crop", "--size", "--never-enlarge", "--background", "--tagger", "--threshold"),
+        *("--character-threshold", "--exclude", "--underscores", "--trigger", "--existing", "--repeats"),
+        *("--remove TAG,TAG", "--preview FILE.png", "--models FOLDER", "--datasets FOLDER", "--json"),
+    ),
     "tags": (
         *("NAME", "--datasets FOLDER", "--remove TAG,TAG", "--replace OLD NEW", "--add TAG,TAG", "--at {start,end}"),
         *("--dedupe", "--sort", "--trigger WORD", "--picture FILE", "--undo", "--redo", "--history", "--advice"),

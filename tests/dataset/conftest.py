@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ Draw = Callable[..., Path]
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
-    """Writes a picture of coloured noise, and its caption where one is given, under the test's own folder."""
+    """Writes a picture of noise that no other name has, and its caption where one is given."""
 
     def write(name: str, size: tuple[int, int] = (80, 64), caption: str | None = None) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(len(name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
         if caption is not None:
             path.with_suffix(".txt").write_text(caption, encoding="utf-8")

@@ -69,7 +69,7 @@ def import_pictures(
         gathered = gather(sources, dataset_folder, caption_extension, stack)
         stack.enter_context(_writing(dataset_folder))
         stack.enter_context(_alone(dataset_folder))
-        _finish(dataset_folder)
+        finished = _finish(dataset_folder)
         wishes = Wishes(folder_name, background, caption_extension)
         staging = Staging(stack.enter_context(_part(dataset_folder)), Contents(dataset_folder), wishes)
         if not _fill(staging, gathered.items, report or _silent, stop):
@@ -84,7 +84,8 @@ def import_pictures(
             whole = _whole(staging.path)
             with _writing(dataset_folder, "the import goes on when the set is opened again"):
                 _move_in(dataset_folder, whole)
-    return Imported(staging.added, staging.already, left_out, (*gathered.notices, *staging.notices()))
+    notices = (*finished, *gathered.notices, *staging.notices())
+    return Imported(staging.added, staging.already, left_out, notices)
 
 
 def finish_imports(dataset_folder: Path) -> list[str]:

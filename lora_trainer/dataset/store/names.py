@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from lora_trainer.config.file_name import FORBIDDEN, RESERVED
+
 # Of 255 bytes, and of Windows' 260 characters for a whole path, the rest is for folders, endings and temporary names.
 MOST_BYTES = 120
 
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')  # by Windows
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])[\s\u200d]*(\.|$)", re.IGNORECASE)
 # Controls, unpaired surrogates and marks that turn the direction of text: a name must be what it looks like. What joins
 # letters and emoji (U+200C, U+200D) is no danger.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -24,8 +24,8 @@ def safe_stem(text: str) -> str:
     """A file's or folder's name close to `text`, in Unicode's form NFC: at most MOST_BYTES of UTF-8, neither hidden nor
     reserved, nothing in it that Windows forbids; "picture" where nothing is left.
     """
-    name = _FORBIDDEN.sub("_", readable(unicodedata.normalize("NFC", text))).lstrip(". \u200d")
-    return _cut(f"_{name}" if _RESERVED.match(name) else name, MOST_BYTES) or "picture"
+    name = FORBIDDEN.sub("_", readable(unicodedata.normalize("NFC", text))).lstrip(". \u200d")
+    return _cut(f"_{name}" if RESERVED.fullmatch(name) else name, MOST_BYTES) or "picture"
 
 
 def stem_key(stem: str) -> str:

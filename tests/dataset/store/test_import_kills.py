@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +15,7 @@ from lora_trainer.config import BadInput
 from lora_trainer.dataset.store import importing
 from lora_trainer.dataset.store.importing import finish_imports, import_pictures
 from lora_trainer.packages import ROOT
-
-_STEPS = {"open", "os.rename", "os.remove", "os.rmdir", "os.link", "os.mkdir"}
-_watchers: list[Callable[[], None]] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watchers and event in _STEPS:
-        _watchers[0]()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hook() -> None:
-    sys.addaudithook(_hook)  # it stays, as Python knows no way to take it back
+from tests.dataset.store.conftest import copied_at_each_step
 
 
 @pytest.fixture
@@ -53,23 +39,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def own(folder: Path) -> list[str]:
     return [path.name for path in (folder / ".lora_trainer").iterdir() if path.name != "import.lock"]
-
-
-@contextmanager
-def copied_at_each_step(folder: Path, copies: Path) -> Iterator[list[Path]]:
-    """The folder as a kill before each of the block's file operations would leave it."""
-    made: list[Path] = []
-
-    def copy() -> None:
-        _watchers.clear()  # the copying is no step of its own
-        made.append(Path(shutil.copytree(folder, copies / str(len(made)))))
-        _watchers.append(copy)
-
-    _watchers.append(copy)
-    try:
-        yield made
-    finally:
-        _watchers.clear()
 
 
 @pytest.fixture
@@ -130,6 +99,14 @@ def test_a_name_taken_in_between_is_not_overwritten(killed: list[Path]) -> None:
     assert mine.read_bytes() == b"mine"
     renamed = {name.replace("developed", "developed_2") for name in AFTER}
     assert set(files(first_whole)) == renamed | {"10_zdm/developed.png"}
+
+
+def test_the_next_import_finishes_it_too(killed: list[Path], tmp_path: Path) -> None:
+    [whole, *_] = [copy for copy in killed if any((copy / ".lora_trainer").glob("*.whole"))]
+    result = import_pictures(whole, [tmp_path / "photos"], folder_name="10_zdm")
+    assert (result.added, result.already) == (0, 3)
+    assert result.notices == ("An import that was interrupted has been completed.",)
+    assert set(files(whole)) == AFTER
 
 
 def test_nothing_left_means_nothing_to_do(folder: Path, tmp_path: Path) -> None:

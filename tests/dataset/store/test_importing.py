@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,22 +27,6 @@ from lora_trainer.dataset.store.importing import Imported, import_pictures
 from lora_trainer.dataset.store.names import stem_key
 
 Draw = Callable[..., Path]
-
-
-@pytest.fixture
-def draw(tmp_path: Path) -> Draw:
-    """Writes a picture of noise that no other name has, and its caption where one is given."""
-
-    def write(name: str, caption: str | None = None) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(path)
-        if caption is not None:
-            path.with_suffix(".txt").write_text(caption, encoding="utf-8")
-        return path
-
-    return write
 
 
 @pytest.fixture
@@ -386,6 +369,19 @@ def test_all_that_is_wrong_with_the_sources_is_said_at_once(draw: Draw, tmp_path
     assert "notes.pdf" in no_picture and "is no picture" in no_picture
     assert "bad.zip" in bad and "is no zip" in bad
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "/outside.jpg", "C:\\outside.jpg"])
+def test_a_zip_that_leads_out_writes_nothing(draw: Draw, tmp_path: Path, folder: Path, name: str) -> None:
+    brought(folder, draw("first.jpg"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
+        target.writestr("good.jpg", jpeg())
+        target.writestr(name, jpeg(1))
+    before = files(tmp_path)
+    with pytest.raises(BadInput, match=r"a\.zip.*lead out of its folder"):
+        brought(folder, tmp_path / "a.zip")
+    assert files(tmp_path) == before and own(folder) == []
+    assert not list(tmp_path.parent.glob("outside*"))
 
 
 def test_nothing_to_import_is_said_with_the_reasons(tmp_path: Path, folder: Path) -> None:

@@ -18,48 +18,27 @@ from PIL import Image
 
 from lora_trainer.dataset.store import Dataset, writing
 from lora_trainer.packages import ROOT
+from tests.dataset.store.conftest import copied_at_each_step, step
 
 Draw = Callable[..., Path]
-_STEPS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.truncate"}
-_watchers: list[Callable[[], None]] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watchers and event in _STEPS:
-        _watchers[0]()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hook() -> None:
-    sys.addaudithook(_hook)  # it stays, as Python knows no way to take it back
 
 
 class Disk:
     """Copies of a set's folder as a kill would leave it: taken before each file operation and each SQL statement."""
 
     def __init__(self, folder: Path, copies: Path) -> None:
-        self.folder, self.copies = folder, copies
-        self.count = 0
+        self.folder, self._copies = folder, copies
+        self._made: list[Path] = []
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        _watchers.append(self._copy)
-        try:
+        with copied_at_each_step(self.folder, self._copies / str(len(self._made))) as made:
             yield
-        finally:
-            _watchers.clear()
-
-    def _copy(self) -> None:
-        _watchers.clear()  # the copying is no step of its own
-        # SQLite makes the -shm file anew from the others, as after a kill of all its processes.
-        shutil.copytree(self.folder, self.copies / str(self.count), ignore=shutil.ignore_patterns("*-shm"))
-        self.count += 1
-        _watchers.append(self._copy)
+        self._made += made
 
     def killed(self) -> Iterator[Path]:
-        assert self.count
-        for number in range(self.count):
-            yield self.copies / str(number)
+        assert self._made
+        yield from self._made
 
 
 @pytest.fixture
@@ -70,7 +49,7 @@ def disk(draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
 
     def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = real_connect(*arguments, **options)
-        connection.set_trace_callback(lambda statement: [watch() for watch in _watchers[:1]] and None)
+        connection.set_trace_callback(step)
         return connection
 
     real_connect = sqlite3.connect
