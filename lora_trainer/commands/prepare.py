@@ -39,6 +39,7 @@ FLAGS = {
 }
 
 WITHOUT = {
+    "crop": "Not given: what was cut stays so; none: it is whole again.",
     "crop_size": "Not given: what the picture fills of 1024x1024.",
     "tagger": "Not given: none.",
 }
@@ -78,7 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     with stop_on_interrupt() as stop, listener(arguments.json, Phases) as report:
         prepared = prepare(
-            config, arguments.sources, folder, arguments.models, arguments.remove, arguments.preview, report, stop
+            config,
+            arguments.sources,
+            folder,
+            arguments.models,
+            unwanted=arguments.remove,
+            preview=arguments.preview,
+            uncut=arguments.crop == "none",
+            report=report,
+            stop=stop,
         )
     if arguments.json:
         print_json("prepared", **as_facts(prepared))
@@ -96,7 +105,9 @@ def as_facts(prepared: Prepared) -> dict[str, Any]:
 def sentences(prepared: Prepared) -> Iterator[str]:
     """The result as a person reads it."""
     yield f"{prepared.pictures} pictures in {prepared.folder}: {prepared.added} added, {prepared.already} were there."
-    if prepared.around:
+    if whole := prepared.around.get("nothing"):
+        yield f"Whole again: {whole}."
+    elif prepared.around:
         around = ", ".join(f"{count} around {_named(what)}" for what, count in prepared.around.items())
         yield f"Cut: {around}."
     if prepared.enlarged:

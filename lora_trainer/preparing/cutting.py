@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -28,6 +29,7 @@ USUAL_SIZE = (1024, 1024)  # where none is asked for: the largest that any famil
 MOST_SHOWN = 60
 
 Find = Callable[[Image.Image], "Focus | None"]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Plan:
 
 @dataclass
 class Done:
-    """`around` counts the pictures cut by what they were cut around: face, subject, centre."""
+    """`around` counts the pictures by what they were cut around: face, subject, centre."""
 
     around: Counter[str] = field(default_factory=Counter)
     enlarged: list[str] = field(default_factory=list)
@@ -84,17 +86,18 @@ def cut_all(dataset: Dataset, recipe: Recipe, report: Report, stop: Stop) -> Don
     todo = [entry for entry in dataset.entries() if not entry.cut.startswith(f"{recipe}: ")]
     if not todo:
         return done
-    with closing(ahead(partial(_cut_out, dataset, recipe, load_find(recipe)), todo)) as results:
-        for number, (entry, result) in enumerate(zip(todo, results), 1):
-            try:
-                plan = _put(dataset, recipe, entry, result)
-                done.around[plan.around] += 1
-                done.enlarged += [entry.file] if plan.cut.enlarged else []
-            except BadInput as error:
-                done.left_out += error.problems
-            report("phase", name="cutting", done=number, of=len(todo))
-            if stop.wanted:
-                break
+    for entry, plan in _made(dataset, todo, partial(_cut_out, dataset, recipe, load_find(recipe)), done, report, stop):
+        done.around[plan.around] += 1
+        done.enlarged += [entry.file] if plan.cut.enlarged else []
+    return done
+
+
+def uncut_all(dataset: Dataset, background: str, report: Report, stop: Stop) -> Done:
+    """Puts the whole picture back where one was cut; counted in `around` as "nothing"."""
+    done = Done()
+    todo = [entry for entry in dataset.entries() if entry.cut]
+    for _ in _made(dataset, todo, partial(_whole, dataset, background), done, report, stop):
+        done.around["nothing"] += 1
     return done
 
 
@@ -115,30 +118,75 @@ def plan_cut(image: Image.Image, recipe: Recipe, find: Find) -> Plan:
     return Plan(cut_for(image.size, recipe.size, focus, recipe.enlarge), focus)
 
 
-def _cut_out(dataset: Dataset, recipe: Recipe, find: Find, entry: Entry) -> tuple[Plan, bytes] | BadInput:
-    """Where the picture is cut, and the cut as PNG, from its original."""
-    path = dataset.original(entry)
-    try:
-        image = read_picture(path, "white" if recipe.background == KEEP else recipe.background)
-        plan = plan_cut(image, recipe, find)
-        cut = make_cut(image, plan.cut)
-        if recipe.background == KEEP and (alpha := make_cut(read_alpha(path), plan.cut)).getextrema() != (255, 255):
-            cut.putalpha(alpha)
-    except BadInput as error:
-        return error
-    png = io.BytesIO()
-    cut.save(png, "PNG", compress_level=PNG_LEVEL)
-    return plan, png.getvalue()
+Made = tuple[Answer, bytes, str]  # for who asked; the new picture as PNG; how it was made
 
 
-def _put(dataset: Dataset, recipe: Recipe, entry: Entry, result: tuple[Plan, bytes] | BadInput) -> Plan:
-    """The cut put in the picture's place. Raises BadInput."""
+def _made(
+    dataset: Dataset,
+    todo: Sequence[Entry],
+    make: Callable[[Entry], Made[Answer]],
+    done: Done,
+    report: Report,
+    stop: Stop,
+) -> Iterator[tuple[Entry, Answer]]:
+    """Each entry whose picture has been replaced by what `make` gives for it; those that cannot be are left out."""
+
+    def made_or_not(entry: Entry) -> Made[Answer] | BadInput:
+        try:
+            return make(entry)
+        except BadInput as error:
+            return error
+
+    with closing(ahead(made_or_not, todo)) as results:
+        for number, (entry, result) in enumerate(zip(todo, results), 1):
+            try:
+                yield entry, _put(dataset, entry, result)
+            except BadInput as error:
+                done.left_out += error.problems
+            report("phase", name="cutting", done=number, of=len(todo))
+            if stop.wanted:
+                break
+
+
+def _put(dataset: Dataset, entry: Entry, result: Made[Answer] | BadInput) -> Answer:
     if isinstance(result, BadInput):
         raise result
-    plan, png = result
+    answer, png, how = result
 
     def write(path: Path) -> None:
         path.write_bytes(png)
 
-    dataset.replace_picture(entry, write, f"{recipe}: {plan}")
-    return plan
+    dataset.replace_picture(entry, write, how)
+    return answer
+
+
+def _cut_out(dataset: Dataset, recipe: Recipe, find: Find, entry: Entry) -> Made[Plan]:
+    path = dataset.original(entry)
+    image, alpha = _read(path, recipe.background)
+    plan = plan_cut(image, recipe, find)
+    cut = make_cut(image, plan.cut)
+    if alpha:
+        cut.putalpha(make_cut(alpha, plan.cut))
+    return plan, _png(cut), f"{recipe}: {plan}"
+
+
+def _whole(dataset: Dataset, background: str, entry: Entry) -> Made[None]:
+    image, alpha = _read(dataset.original(entry), background)
+    if alpha:
+        image.putalpha(alpha)
+    return None, _png(image), ""
+
+
+def _read(path: Path, background: str) -> tuple[Image.Image, Image.Image | None]:
+    """The picture, and its transparency where it has some that is to be kept. Raises BadInput."""
+    if background != KEEP:
+        return read_picture(path, background), None
+    alpha = read_alpha(path)
+    return read_picture(path), alpha if alpha.getextrema() != (255, 255) else None
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.info.clear()  # what is in it of profiles and turns has been applied
+    image.save(file, "PNG", compress_level=PNG_LEVEL)
+    return file.getvalue()

@@ -16,7 +16,7 @@ from lora_trainer.dataset.store.importing import import_pictures
 from lora_trainer.dataset.store.names import safe_stem
 from lora_trainer.jobs.events import Report, silent
 from lora_trainer.jobs.stops import Stop
-from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts
+from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts, uncut_all
 from lora_trainer.tagging.captioning import Tagger, TagOptions, caption_all, load_tagger
 from lora_trainer.tagging.wording import merged
 
@@ -25,7 +25,7 @@ SAVED_TOGETHER = 16  # captions: a kill costs no more of the tagger's work
 
 @dataclass
 class Prepared:
-    """What was done. `around` counts the pictures cut by what they were cut around: face, subject, centre."""
+    """What was done. `around` counts the pictures cut by what they were cut around: face, subject, centre; nothing."""
 
     folder: Path
     pictures: int = 0
@@ -47,6 +47,7 @@ def prepare(
     models: Path,
     unwanted: Sequence[str] = (),
     preview: Path | None = None,
+    uncut: bool = False,
     report: Report = silent,
     stop: Stop | None = None,
 ) -> Prepared:
@@ -56,6 +57,8 @@ def prepare(
     the import but a picture there, of where the others would be cut. A stop takes effect between two pictures, and the
     next run goes on from there. Raises BadInput before anything is changed where the tagger cannot be had or no picture
     can be used.
+
+    Where nothing is to be cut, pictures that were cut stay so, unless `uncut` asks for the whole ones.
     """
     stop = stop or Stop()
     tags = config.tagger != "none" and not preview
@@ -69,8 +72,8 @@ def prepare(
         if preview:
             sheet_of_cuts(dataset, recipe_of(config)).save(preview)
             return done
-        if config.crop != "none" and not stop.wanted:
-            _cut(dataset, config, done, report, stop)
+        if not stop.wanted:
+            _cut(dataset, config, uncut, done, report, stop)
         if tagger and not stop.wanted:
             _tag(dataset, tagger, config, done, report, stop)
         if not stop.wanted:
@@ -111,8 +114,13 @@ def _picture_folder(config: Config, folder: Path) -> str:
     return there[0] if len(there) == 1 else f"{config.repeats}_{safe_stem(config.trigger_word or folder.name)}"
 
 
-def _cut(dataset: Dataset, config: Config, done: Prepared, report: Report, stop: Stop) -> None:
-    cuts = cut_all(dataset, recipe_of(config), report, stop)
+def _cut(dataset: Dataset, config: Config, uncut: bool, done: Prepared, report: Report, stop: Stop) -> None:
+    if config.crop != "none":
+        cuts = cut_all(dataset, recipe_of(config), report, stop)
+    elif uncut:
+        cuts = uncut_all(dataset, config.background, report, stop)
+    else:
+        return
     done.around, done.enlarged = dict(cuts.around), cuts.enlarged
     done.left_out += cuts.left_out
 

@@ -103,6 +103,17 @@ def test_another_size_is_cut_from_the_original(source: Path, models: Path, tmp_p
     assert np.array_equal(cut, np.asarray(opened(source / "b.png"))[:, 2:298])
 
 
+def test_what_was_cut_stays_so_unless_it_is_to_be_whole_again(source: Path, models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "zdm"
+    prepare(config(crop="centre", crop_size=(64, 64)), [source], folder, models)
+    assert not prepare(config(), [], folder, models).around
+    assert opened(folder / "10_zdm" / "b.png").size == (64, 64)
+    assert prepare(config(), [], folder, models, uncut=True).around == {"nothing": 2}
+    whole = opened(folder / "10_zdm" / "b.png")
+    assert np.array_equal(np.asarray(whole), np.asarray(opened(source / "b.png")))
+    assert not prepare(config(), [], folder, models, uncut=True).around
+
+
 def test_what_is_enlarged_is_said_or_is_not_enlarged(source: Path, models: Path, tmp_path: Path) -> None:
     wanted = config(crop="centre", crop_size=(512, 512))
     done = prepare(wanted, [source], tmp_path / "large", models)

@@ -29,7 +29,7 @@ _FORMATS = Image.registered_extensions()
 @dataclass(frozen=True)
 class Wishes:
     """How pictures are brought in: the folder for those without one of their own, what is behind transparent pixels
-    (one of BACKGROUNDS), and the ending of caption files.
+    (as the setting `background` has it), and the ending of caption files.
     """
 
     folder: str
