@@ -1,4 +1,4 @@
-"""Tags of one caption that cannot all be true of one picture: guesses of a tagger that a person should look at."""
+"""Tags of one caption that can hardly all be true of one picture: guesses of a tagger that a person should look at."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lora_trainer.dataset.edits import tag_key
 
 _COLOURS = "aqua|black|blonde|blue|brown|gold|golden|green|gray|grey|orange|pink|purple|red|silver|violet|white|yellow"
 _PEOPLE = re.compile(r"(\d)\+?(girl|boy|other)s?|multiple (girls|boys|others)")
+_COUPLE = {"couple", "hetero", "kiss", "hug", "holding hands", "height difference", "looking at another"}
 _SEVERAL_DRAWINGS = {"multiple views", "multiple persona", "comic", "4koma", "reference sheet"}
 
 
@@ -59,6 +60,9 @@ def contradictions(found: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
         if len({value for value, _ in values}) > 1 and not allowed:
             said = tuple(keys[key] for _, key in values)
             wrong.append((said, f"{' and '.join(said)} cannot both be true: there is one {fact.what}."))
+    if {"1girl", "1boy"} <= keys.keys() and not {"solo", "no humans", *_COUPLE} & keys.keys():
+        said = (keys["1girl"], keys["1boy"])
+        wrong.append((said, f"{said[0]} and {said[1]}: are there two, or is the tagger not sure of the one there is?"))
     for alone, limit in (("solo", 1), ("no humans", 0)):
         if alone in keys and sum(map(_count, people)) > limit:
             said = (keys[alone], *(keys[key] for key in people))

@@ -116,6 +116,7 @@ def test_counts_are_of_captions_in_the_commonest_spelling() -> None:
     ("line", "said"),
     [
         ("1girl, 1boy, solo", ("solo", "1girl", "1boy")),
+        ("1boy, smile, 1girl", ("1girl", "1boy")),
         ("2girls, solo", ("solo", "2girls")),
         ("multiple_boys, solo", ("solo", "multiple_boys")),
         ("1girl, 2girls", ("1girl", "2girls")),
@@ -139,7 +140,7 @@ def test_contradictions(line: str, said: tuple[str, ...]) -> None:
     "line",
     [
         "1girl, solo, blue eyes, green hair, long hair, very long hair",
-        "1girl, 1boy, blue eyes, red eyes, black hair, brown hair, open mouth, closed mouth",
+        "1girl, 1boy, couple, blue eyes, red eyes, black hair, brown hair, open mouth, closed mouth",
         "1girl, heterochromia, blue eyes, red eyes",
         "1girl, multicolored_hair, blue hair, pink hair",
         "1girl, streaked hair, blue hair, pink hair",
