@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lora_trainer.commands.datasets import add_datasets, separated
 from lora_trainer.commands.import_ import add_force, refuse_existing
 from lora_trainer.commands.progress import Phases, listener, print_json
-from lora_trainer.config import SETTINGS, BadInput, Config, problems, with_values
+from lora_trainer.config import SETTINGS, BadInput, Config, Problem, problems, with_values
 from lora_trainer.dataset.listing import some
 from lora_trainer.jobs.stops import stop_on_interrupt
 from lora_trainer.packages import ROOT, activate
@@ -73,8 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     activate()
     config = read_config(arguments)
     if arguments.preview:
+        check_preview(arguments.preview, config)
         refuse_existing([arguments.preview], arguments.force)
-    folder = arguments.datasets / config.dataset_name
+    folder = arguments.datasets.expanduser() / config.dataset_name
     from lora_trainer.preparing.run import prepare
 
     with stop_on_interrupt() as stop, listener(arguments.json, Phases) as report:
@@ -92,8 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json("prepared", **as_facts(prepared))
     else:
-        print("\n".join(sentences(prepared)))
+        print("\n".join([*sentences(prepared, bool(arguments.sources)), *following(prepared, arguments.preview)]))
     return 0
+
+
+def check_preview(preview: Path, config: Config) -> None:
+    """Raises BadInput with all that stands against drawing it."""
+    wrong = []
+    if preview.suffix.lower() != ".png":
+        wrong.append(Problem("preview", str(preview), "is no PNG file", "Give it a name that ends in .png."))
+    if config.crop == "none":
+        wrong.append(Problem("preview", None, "there are no cuts to draw", "Add --crop centre or --crop focus."))
+    if wrong:
+        raise BadInput(wrong)
 
 
 def as_facts(prepared: Prepared) -> dict[str, Any]:
@@ -102,9 +114,10 @@ def as_facts(prepared: Prepared) -> dict[str, Any]:
     return {**asdict(prepared), "folder": str(prepared.folder), "left_out": left_out}
 
 
-def sentences(prepared: Prepared) -> Iterator[str]:
+def sentences(prepared: Prepared, imported: bool) -> Iterator[str]:
     """The result as a person reads it."""
-    yield f"{prepared.pictures} pictures in {prepared.folder}: {prepared.added} added, {prepared.already} were there."
+    came = f": {prepared.added} added, {prepared.already} were there" if imported else ""
+    yield f"{prepared.pictures} pictures in {prepared.folder}{came}."
     if whole := prepared.around.get("nothing"):
         yield f"Whole again: {whole}."
     elif prepared.around:
@@ -117,8 +130,14 @@ def sentences(prepared: Prepared) -> Iterator[str]:
     yield from (f"Captions changed ({what}): {count}." for what, count in prepared.edited.items() if count)
     yield from (f"left out: {problem}" for problem in prepared.left_out)
     yield from (f"note: {notice}" for notice in prepared.notices)
+
+
+def following(prepared: Prepared, preview: Path | None) -> Iterator[str]:
+    """What comes next."""
     if prepared.stopped:
         yield "Stopped; the same command goes on."
+    elif preview:
+        yield f"The cuts are drawn in {preview}; the same command without --preview makes them."
     else:
         name = prepared.folder.name
         yield f"`tags {name}` and `doctor {name}` look at it; `train` takes it as a folder."

@@ -6,7 +6,7 @@ import re
 
 LONGEST_NAME = 200  # bytes; leaves room for "-000010.safetensors" and its temporary file within 255
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])[\s\u200d]*(\..*)?", re.IGNORECASE)
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
 
 
 def file_name_fault(name: str) -> str | None:

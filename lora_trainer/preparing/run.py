@@ -8,17 +8,18 @@ from itertools import islice
 from pathlib import Path
 
 from lora_trainer.config import Config, Problem
-from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.dataset.captions import with_trained_line
 from lora_trainer.dataset.edits import edited, put_first, remove
+from lora_trainer.dataset.folders import is_named
 from lora_trainer.dataset.store import Dataset, Entry
 from lora_trainer.dataset.store.importing import import_pictures
 from lora_trainer.dataset.store.names import safe_stem
+from lora_trainer.files import written_whole
 from lora_trainer.jobs.events import Report, silent
 from lora_trainer.jobs.stops import Stop
 from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts, uncut_all
-from lora_trainer.tagging.captioning import Tagger, TagOptions, caption_all, load_tagger
-from lora_trainer.tagging.wording import merged
+from lora_trainer.tagging.captioning import Tagger, caption_all, load_tagger
+from lora_trainer.tagging.wording import TagOptions, merged
 
 SAVED_TOGETHER = 16  # captions: a kill costs no more of the tagger's work
 
@@ -70,7 +71,8 @@ def prepare(
         done.notices += dataset.notices
         done.pictures = len(dataset.entries())
         if preview:
-            sheet_of_cuts(dataset, recipe_of(config)).save(preview)
+            with written_whole(preview) as temporary:
+                sheet_of_cuts(dataset, recipe_of(config)).save(temporary, "PNG")
             return done
         if not stop.wanted:
             _cut(dataset, config, uncut, done, report, stop)
@@ -94,10 +96,12 @@ def _options(config: Config) -> TagOptions:
 
 
 def _import(config: Config, sources: Sequence[Path], done: Prepared, report: Report, stop: Stop) -> None:
+    asked = f"{config.repeats}_{safe_stem(config.trigger_word or done.folder.name)}"
+    folder_name = _picture_folder(done.folder) or asked
     imported = import_pictures(
         done.folder,
         sources,
-        folder_name=_picture_folder(config, done.folder),
+        folder_name=folder_name,
         background=config.background,
         caption_extension=config.caption_extension,
         report=report,
@@ -106,12 +110,14 @@ def _import(config: Config, sources: Sequence[Path], done: Prepared, report: Rep
     done.added, done.already = imported.added, imported.already
     done.left_out += imported.left_out
     done.notices += imported.notices
+    if done.added and folder_name != asked:
+        done.notices.append(f"Pictures join those in {folder_name}: rename that folder where it should be {asked}.")
 
 
-def _picture_folder(config: Config, folder: Path) -> str:
-    """Where further pictures go: to those that are there, or into a folder named by repeats and trigger word."""
-    there = [path.name for path in folder.iterdir() if repeats_and_class(path.name)[0]] if folder.is_dir() else []
-    return there[0] if len(there) == 1 else f"{config.repeats}_{safe_stem(config.trigger_word or folder.name)}"
+def _picture_folder(folder: Path) -> str:
+    """The one folder of a dataset's pictures, which further ones join; "" where there is none or are several."""
+    there = [path.name for path in folder.glob("*/") if path.is_dir() and is_named(path.name)]
+    return there[0] if len(there) == 1 else ""
 
 
 def _cut(dataset: Dataset, config: Config, uncut: bool, done: Prepared, report: Report, stop: Stop) -> None:
@@ -129,14 +135,15 @@ def _tag(dataset: Dataset, tagger: Tagger, config: Config, done: Prepared, repor
     """Captions pictures that have no caption, or all where those are not kept: one step to undo, saved as it grows."""
     entries = {entry.id: entry for entry in dataset.entries() if not _is_kept(entry, config)}
     found = caption_all(tagger, ((number, dataset.picture(entry)) for number, entry in entries.items()), stop)
-    step = 0
+    step = seen = 0
     while batch := list(islice(found, SAVED_TOGETHER)):
         captions = {number: caption for number, caption in batch if isinstance(caption, str)}
         texts = {number: _with_tags(entries[number], caption, config) for number, caption in captions.items()}
         step = dataset.change_captions(f"tagged with {config.tagger}", texts, step)
         done.left_out += [problem for _, problem in batch if isinstance(problem, Problem)]
         done.tagged += len(captions)
-        report("phase", name="tagging", done=done.tagged, of=len(entries))
+        seen += len(batch)
+        report("phase", name="tagging", done=seen, of=len(entries))
 
 
 def _is_kept(entry: Entry, config: Config) -> bool:

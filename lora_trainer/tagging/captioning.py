@@ -23,8 +23,6 @@ from lora_trainer.tagging.taggers import TAGGERS
 from lora_trainer.tagging.weights import folder_with
 from lora_trainer.tagging.wording import TagOptions
 
-__all__ = ["TagOptions", "Tagger", "caption_all", "load_tagger"]
-
 
 class Tagger(Protocol):
     @property

@@ -60,3 +60,29 @@ def test_a_missing_source_makes_no_dataset(tmp_path: Path, command: Command) -> 
 def test_a_name_without_a_dataset_needs_pictures(tmp_path: Path, command: Command) -> None:
     said = command("prepare", "--name", "zdm", "--datasets", tmp_path / "sets", "--crop", "centre")
     assert said.code == 2 and "zdm" in said.errors[0]
+
+
+def test_a_preview_is_drawn_and_nothing_is_cut(source: Path, tmp_path: Path, command: Command) -> None:
+    asked = ("prepare", source, "--name", "zdm", "--datasets", tmp_path / "sets", "--crop", "centre", "--size", "64x64")
+    said = command(*asked, "--preview", tmp_path / "new" / "cuts.png")
+    assert said.code == 0 and "cuts.png" in said.out[-1]
+    with Image.open(tmp_path / "new" / "cuts.png") as sheet:
+        assert sheet.format == "PNG" and sheet.width > 3 * sheet.height / 2  # three pictures in a row
+    with Image.open(tmp_path / "sets/zdm/10_zdm/0.png") as picture:
+        assert picture.size == (96, 64)
+    again = command(*asked, "--preview", tmp_path / "new" / "cuts.png")
+    assert again.code == 2 and "--force" in again.errors[0]
+
+
+def test_a_preview_that_cannot_be_drawn_is_refused_at_once(source: Path, tmp_path: Path, command: Command) -> None:
+    before = contents(tmp_path)
+    said = command("prepare", source, "--name", "zdm", "--datasets", tmp_path / "sets", "--preview", tmp_path / "a.txt")
+    assert said.code == 2 and len(said.errors) == 2 and ".png" in said.errors[0] and "--crop" in said.errors[1]
+    assert contents(tmp_path) == before
+
+
+def test_pictures_that_are_none_leave_no_dataset(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
+    said = command("prepare", tmp_path / "text.png", "--name", "zdm", "--datasets", tmp_path / "sets")
+    assert said.code == 2 and any("text.png" in line for line in said.errors)
+    assert not (tmp_path / "sets" / "zdm").exists()

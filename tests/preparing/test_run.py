@@ -173,7 +173,8 @@ def test_a_stop_leaves_the_rest_for_the_next_time(source: Path, models: Path, tm
 def test_further_pictures_join_those_that_are_there(source: Path, models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "zdm"
     prepare(config(repeats=7, trigger_word="zundamon"), [source / "a.png"], folder, models)
-    prepare(config(), [source / "b.png"], folder, models)
+    again = prepare(config(), [source / "b.png"], folder, models)
+    assert any("7_zundamon" in notice and "10_zdm" in notice for notice in again.notices)
     assert sorted(path.name for path in (folder / "7_zundamon").glob("*.png")) == ["a.png", "b.png"]
 
 

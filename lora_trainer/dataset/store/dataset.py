@@ -108,9 +108,12 @@ class Dataset:
         return dataset
 
     def close(self) -> None:
-        """Writes what is pending, with what there is to say of it in `notices`."""
+        """Writes what is pending, with what there is to say of it in `notices`.
+
+        Without a refresh: a file that somebody has changed is left as it is, and noticed when the set is next opened.
+        """
         try:
-            self.notices += self.flush()
+            self.notices += write_pending(self._index, self.path, self._caption_extension)
         finally:
             self._index.close()
 

@@ -6,6 +6,7 @@ all of it is on the disk. From then on it only moves in, and whoever opens the s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import sqlite3
@@ -28,6 +29,7 @@ from lora_trainer.dataset.store.staging import Staging, Wishes
 from lora_trainer.files import sync_folder
 
 _PART, _WHOLE = ".part", ".whole"
+_LOCK = "import.lock"
 _STOPPED = "The import was stopped; nothing was added to the set."
 
 
@@ -67,12 +69,14 @@ def import_pictures(
     """
     with ExitStack() as stack:
         gathered = gather(sources, dataset_folder, caption_extension, stack)
+        if not dataset_folder.exists():
+            stack.callback(_unmade, dataset_folder)
         stack.enter_context(_writing(dataset_folder))
         stack.enter_context(_alone(dataset_folder))
         finished = _finish(dataset_folder)
         wishes = Wishes(folder_name, background, caption_extension)
         staging = Staging(stack.enter_context(_part(dataset_folder)), Contents(dataset_folder), wishes)
-        if not _fill(staging, gathered.items, report or _silent, stop):
+        if not _fill(staging, gathered.items, report, stop):
             return Imported(0, 0, (), (_STOPPED,))
         left_out = (*gathered.problems, *staging.left_out)
         if not staging.added + staging.already:
@@ -122,7 +126,7 @@ def _writing(folder: Path, outcome: str = "it stays as it was") -> Iterator[None
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps other processes from importing into the set, until this one ends in whatever way. Raises _Busy."""
     (folder / HOME).mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / HOME / "import.lock", timeout=0, isolation_level=None)) as lock:
+    with closing(sqlite3.connect(folder / HOME / _LOCK, timeout=0, isolation_level=None)) as lock:
         try:
             lock.execute("PRAGMA journal_mode = OFF")  # nothing is ever written into it
             lock.execute("BEGIN EXCLUSIVE")
@@ -132,6 +136,15 @@ def _alone(folder: Path) -> Iterator[None]:
             problem, remedy = "is being imported into already", "Wait for that import to end."
             raise _Busy(Problem("dataset", str(folder), problem, remedy)) from error
         yield
+
+
+def _unmade(folder: Path) -> None:
+    """Takes away a set's folder that holds nothing but the lock: no picture has come into it."""
+    with contextlib.suppress(OSError):
+        if [*folder.iterdir()] == [folder / HOME] and [*(folder / HOME).iterdir()] == [folder / HOME / _LOCK]:
+            (folder / HOME / _LOCK).unlink()
+            (folder / HOME).rmdir()
+            folder.rmdir()
 
 
 @contextmanager
@@ -144,7 +157,7 @@ def _part(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _fill(staging: Staging, items: Sequence[Item], report: Callable[..., None], stop: Stop | None) -> bool:
+def _fill(staging: Staging, items: Sequence[Item], report: Callable[..., None] | None, stop: Stop | None) -> bool:
     """Whether all items were staged, or else `stop` was wanted."""
     tell_every = max(1, len(items) // 100)
     with closing(ahead(staging.fetch, enumerate(items))) as fetched:
@@ -152,7 +165,7 @@ def _fill(staging: Staging, items: Sequence[Item], report: Callable[..., None], 
             staging.admit(item, arrived)
             if stop is not None and stop.wanted:
                 return False
-            if done % tell_every == 0 or done == len(items):
+            if report and (done % tell_every == 0 or done == len(items)):
                 report("phase", name="importing", done=done, of=len(items))
     return True
 
@@ -215,7 +228,3 @@ def _other_stems(folder: Path, whole: Path) -> dict[str, str]:
         return {}
     taken = Contents(folder).stems | {stem_key(file.stem) for file in _in_order(whole)}
     return {stem: free_stem(stem, taken) for stem in clashing}
-
-
-def _silent(kind: str, /, **facts: object) -> None:
-    """A listener that drops everything."""

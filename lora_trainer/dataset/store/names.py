@@ -25,7 +25,8 @@ def safe_stem(text: str) -> str:
     reserved, nothing in it that Windows forbids; "picture" where nothing is left.
     """
     name = FORBIDDEN.sub("_", readable(unicodedata.normalize("NFC", text))).lstrip(". \u200d")
-    return _cut(f"_{name}" if RESERVED.fullmatch(name) else name, MOST_BYTES) or "picture"
+    name = _cut(name, MOST_BYTES)
+    return _cut(f"_{name}", MOST_BYTES) if RESERVED.fullmatch(name) else name or "picture"
 
 
 def stem_key(stem: str) -> str:

@@ -392,6 +392,10 @@ def test_nothing_to_import_is_said_with_the_reasons(tmp_path: Path, folder: Path
     (source / "a.png").write_text("text", encoding="utf-8")
     with pytest.raises(BadInput, match=r"no picture that can be imported.*\nphotos/a\.png: is no picture"):
         brought(folder, source)
+    assert not folder.exists()
+    (folder / "mine").mkdir(parents=True)
+    with pytest.raises(BadInput, match="no picture that can be imported"):
+        brought(folder, source)
     assert files(folder) == {} and own(folder) == []
 
 
