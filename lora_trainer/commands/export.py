@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.commands.import_ import add_force, refuse_existing
+from lora_trainer.commands.output import add_force, refuse_existing, write_output
 from lora_trainer.commands.train import add_config, read_config
 from lora_trainer.config import SETTINGS, BadInput, Config, check
 from lora_trainer.config.interchange import Exported, to_sd_scripts
 from lora_trainer.config.toml_file import dump_table
-from lora_trainer.files import write_text
 from lora_trainer.packages import PackageProblem, activate
 
 
@@ -34,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = _files(exported, _place(arguments.output, config))
     refuse_existing(list(files), arguments.force)
     for path, text in files.items():
-        write_text(path, text)
+        write_output(path, text)
     training = next(iter(files))
     command = f'accelerate launch {exported.script} --config_file "{training}"'
     if arguments.json:

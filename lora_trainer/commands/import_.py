@@ -6,10 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from lora_trainer.config import BadInput, Problem, as_dict, dump_toml
+from lora_trainer.commands.output import add_force, refuse_existing, write_output
+from lora_trainer.config import as_dict, dump_toml
 from lora_trainer.config.interchange import import_files
 from lora_trainer.dataset.steps import count_steps
-from lora_trainer.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,23 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def add_force(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="replace files that are there already")
-
-
-def refuse_existing(paths: list[Path], force: bool) -> None:
-    """BadInput for each file that would be replaced without having been asked for."""
-    remedy = "Choose another name, or replace it with --force."
-    taken = [Problem("output", path.name, "is there already", remedy) for path in paths if path.exists()]
-    folders = [Problem("output", path.name, "is a folder", "Name a file.") for path in paths if path.is_dir()]
-    if folders or (taken and not force):
-        raise BadInput(folders or taken)
-
-
 def run(arguments: argparse.Namespace) -> int:
     refuse_existing([arguments.output], arguments.force)
     imported = import_files(arguments.files, arguments.preset, count_steps)
-    write_text(arguments.output, dump_toml(imported.config))
+    write_output(arguments.output, dump_toml(imported.config))
     if arguments.json:
         facts = {"output": str(arguments.output), "config": as_dict(imported.config), **imported.report.as_dict()}
         print(json.dumps(facts, ensure_ascii=False))

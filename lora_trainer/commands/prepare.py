@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.commands.datasets import add_datasets, separated
-from lora_trainer.commands.import_ import add_force, refuse_existing
+from lora_trainer.commands.output import add_force, refuse_existing, written_output
 from lora_trainer.commands.progress import Phases, listener, print_json
 from lora_trainer.config import SETTINGS, BadInput, Config, Problem, problems, with_values
 from lora_trainer.dataset.listing import some
@@ -76,20 +76,19 @@ def run(arguments: argparse.Namespace) -> int:
         check_preview(arguments.preview, config)
         refuse_existing([arguments.preview], arguments.force)
     folder = arguments.datasets.expanduser() / config.dataset_name
-    from lora_trainer.preparing.run import prepare
+    from lora_trainer.preparing.run import prepare, preview
 
     with stop_on_interrupt() as stop, listener(arguments.json, Phases) as report:
-        prepared = prepare(
-            config,
-            arguments.sources,
-            folder,
-            arguments.models,
-            unwanted=arguments.remove,
-            preview=arguments.preview,
-            uncut=arguments.crop == "none",
-            report=report,
-            stop=stop,
-        )
+        if arguments.preview:
+            prepared, sheet = preview(config, arguments.sources, folder, report, stop)
+            if sheet:
+                with written_output(arguments.preview) as temporary:
+                    sheet.save(temporary, "PNG")
+        else:
+            uncut = arguments.crop == "none"
+            prepared = prepare(
+                config, arguments.sources, folder, arguments.models, arguments.remove, uncut, report, stop
+            )
     if arguments.json:
         print_json("prepared", **as_facts(prepared))
     else:

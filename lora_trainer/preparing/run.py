@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+
+from PIL import Image
 
 from lora_trainer.config import Config, Problem
 from lora_trainer.dataset.captions import with_trained_line
@@ -14,7 +17,6 @@ from lora_trainer.dataset.folders import is_named
 from lora_trainer.dataset.store import Dataset, Entry
 from lora_trainer.dataset.store.importing import import_pictures
 from lora_trainer.dataset.store.names import safe_stem
-from lora_trainer.files import written_whole
 from lora_trainer.jobs.events import Report, silent
 from lora_trainer.jobs.stops import Stop
 from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts, uncut_all
@@ -47,35 +49,25 @@ def prepare(
     folder: Path,
     models: Path,
     unwanted: Sequence[str] = (),
-    preview: Path | None = None,
     uncut: bool = False,
     report: Report = silent,
     stop: Stop | None = None,
 ) -> Prepared:
     """Imports `sources` into the dataset `folder`, then cuts, tags and edits all of it as the config says.
 
-    `models` holds the taggers' files; `unwanted` tags are taken out of all captions. With a `preview` nothing follows
-    the import but a picture there, of where the others would be cut. A stop takes effect between two pictures, and the
-    next run goes on from there. Raises BadInput before anything is changed where the tagger cannot be had or no picture
-    can be used.
+    `models` holds the taggers' files; `unwanted` tags are taken out of all captions. A stop takes effect between two
+    pictures, and the next run goes on from there. Raises BadInput before anything is changed where the tagger cannot be
+    had or no picture can be used.
 
     Where nothing is to be cut, pictures that were cut stay so, unless `uncut` asks for the whole ones.
     """
     stop = stop or Stop()
-    tags = config.tagger != "none" and not preview
-    tagger = load_tagger(config.tagger, _options(config), models, report) if tags else None
-    done = Prepared(folder)
-    if sources:
-        _import(config, sources, done, report, stop)
-    with Dataset.open(folder, config.caption_extension) as dataset:
-        done.notices += dataset.notices
-        done.pictures = len(dataset.entries())
-        if preview:
-            with written_whole(preview) as temporary:
-                sheet_of_cuts(dataset, recipe_of(config)).save(temporary, "PNG")
-            return done
-        if not stop.wanted:
-            _cut(dataset, config, uncut, done, report, stop)
+    tagger = load_tagger(config.tagger, _options(config), models, report) if config.tagger != "none" else None
+    done = _imported(config, sources, folder, report, stop)
+    if done.stopped:
+        return done
+    with _opened(config, done) as dataset:
+        _cut(dataset, config, uncut, done, report, stop)
         if tagger and not stop.wanted:
             _tag(dataset, tagger, config, done, report, stop)
         if not stop.wanted:
@@ -83,6 +75,25 @@ def prepare(
         done.notices += dataset.flush()
     done.stopped = stop.wanted
     return done
+
+
+def preview(
+    config: Config, sources: Sequence[Path], folder: Path, report: Report = silent, stop: Stop | None = None
+) -> tuple[Prepared, Image.Image | None]:
+    """Imports as `prepare` does, and draws where the pictures would be cut (`sheet_of_cuts`), unless stopped before."""
+    done = _imported(config, sources, folder, report, stop or Stop())
+    if done.stopped:
+        return done, None
+    with _opened(config, done) as dataset:
+        return done, sheet_of_cuts(dataset, recipe_of(config))
+
+
+@contextmanager
+def _opened(config: Config, done: Prepared) -> Iterator[Dataset]:
+    with Dataset.open(done.folder, config.caption_extension) as dataset:
+        done.notices += dataset.notices
+        done.pictures = len(dataset.entries())
+        yield dataset
 
 
 def _options(config: Config) -> TagOptions:
@@ -95,11 +106,14 @@ def _options(config: Config) -> TagOptions:
     )
 
 
-def _import(config: Config, sources: Sequence[Path], done: Prepared, report: Report, stop: Stop) -> None:
-    asked = f"{config.repeats}_{safe_stem(config.trigger_word or done.folder.name)}"
-    folder_name = _picture_folder(done.folder) or asked
+def _imported(config: Config, sources: Sequence[Path], folder: Path, report: Report, stop: Stop) -> Prepared:
+    done = Prepared(folder, stopped=stop.wanted)
+    if not sources:
+        return done
+    asked = f"{config.repeats}_{safe_stem(config.trigger_word or folder.name)}"
+    folder_name = _picture_folder(folder) or asked
     imported = import_pictures(
-        done.folder,
+        folder,
         sources,
         folder_name=folder_name,
         background=config.background,
@@ -107,11 +121,13 @@ def _import(config: Config, sources: Sequence[Path], done: Prepared, report: Rep
         report=report,
         stop=stop,
     )
+    done.stopped = stop.wanted
     done.added, done.already = imported.added, imported.already
     done.left_out += imported.left_out
     done.notices += imported.notices
     if done.added and folder_name != asked:
         done.notices.append(f"Pictures join those in {folder_name}: rename that folder where it should be {asked}.")
+    return done
 
 
 def _picture_folder(folder: Path) -> str:

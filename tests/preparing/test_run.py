@@ -15,7 +15,7 @@ from lora_trainer.dataset.folders import find_pictures
 from lora_trainer.dataset.store import Dataset
 from lora_trainer.jobs.stops import Stop
 from lora_trainer.packages import environment_for_child
-from lora_trainer.preparing.run import Prepared, prepare
+from lora_trainer.preparing.run import Prepared, prepare, preview
 from tests.tagging.onnx_files import logit, selected_tags, tag_model
 
 TAGGER = "wd-vit-v3"
@@ -168,6 +168,14 @@ def test_a_stop_leaves_the_rest_for_the_next_time(source: Path, models: Path, tm
     assert first.stopped and first.around == {"centre": 1} and first.tagged == 0
     rest = prepare(chosen, [], tmp_path / "zdm", models)
     assert rest.around == {"centre": 1} and rest.tagged == 1  # the other has its own caption
+
+
+def test_a_stop_during_the_import_leaves_no_dataset(source: Path, models: Path, tmp_path: Path) -> None:
+    stop = Stop()
+    stop.ask()
+    done = prepare(config(crop="centre"), [source], tmp_path / "zdm", models, stop=stop)
+    assert done.stopped and done.pictures == 0 and not (tmp_path / "zdm").exists()
+    assert preview(config(crop="centre"), [source], tmp_path / "zdm", stop=stop)[1] is None
 
 
 def test_further_pictures_join_those_that_are_there(source: Path, models: Path, tmp_path: Path) -> None:
