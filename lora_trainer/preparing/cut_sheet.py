@@ -15,7 +15,7 @@ PAPER, CUT, FACE_BOX, SUBJECT_BOX = "#c8c8c8", "#00a2ff", "#ff00c8", "#ffb300"
 
 
 def cut_sheet(pictures: Iterable[tuple[Image.Image, Cut, Focus | None]]) -> Image.Image:
-    """One RGB picture of them all, COLUMNS a row; a face's box is red, a subject's yellow. One is held at a time."""
+    """One RGB picture of them all, COLUMNS a row; a face's box is pink, a subject's orange. One is held at a time."""
     shown = [with_cut(image, cut, focus, CELL) for image, cut, focus in pictures]
     columns = max(1, min(COLUMNS, len(shown)))
     rows = -(-len(shown) // columns)
