@@ -34,7 +34,7 @@ ROOMS = {  # what a room must not load, neither itself nor through what it impor
     "commands": WEB,
 }
 TEXT = {".py", ".md", ".toml", ".txt", ".ini", ".js", ".css", ".json", ".yml", ".yaml", ".cfg"}
-NOT_OURS = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split() if line.endswith("/")]
+NOT_OURS = [line for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split() if line.endswith("/")]
 
 
 def ours(*suffixes: str) -> Iterator[Path]:
@@ -42,7 +42,11 @@ def ours(*suffixes: str) -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         hidden = any(part.startswith(".") for part in parts)
-        ignored = any(fnmatch(part, pattern) for part in parts for pattern in NOT_OURS)
+        ignored = any(
+            fnmatch(part, pattern.strip("/"))
+            for pattern in NOT_OURS
+            for part in (parts[:1] if pattern.startswith("/") else parts)
+        )
         if not (hidden or ignored) and path.suffix in (suffixes or TEXT) and path.is_file():
             yield path
 

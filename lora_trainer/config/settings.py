@@ -31,6 +31,7 @@ WD_TAGGERS = (
     "wd-convnext-v2", "wd-convnextv2-v2", "wd-vit-v2",
 )  # fmt: skip
 TAG_TAGGERS = (*WD_TAGGERS, "deepdanbooru")
+SAVINGS = ("checkpointing", "micro_batch", "cached_text", "optimizer_8bit", "fp8")
 BLOCK_SHAPES = ("flat", "cosine", "sine", "linear", "reverse")
 
 WITH_TAGS = Applies("Used only by taggers that give tags.", lambda config: config.tagger in TAG_TAGGERS)
@@ -271,6 +272,10 @@ class Config:
         1, "Gradient accumulation", "Batches gathered into one step: like a larger batch, without the memory.",
         minimum=1, maximum=1024, unit="batches", kohya="gradient_accumulation_steps",
         metadata="ss_gradient_accumulation_steps")
+    micro_batch: int = training(
+        0, "Pictures at once", "How many of a batch's pictures are computed at the same time: fewer need less memory, "
+        "and the step is still that of the whole batch. 0 is all of them.",
+        minimum=0, maximum=256, unit="pictures")
     mixed_precision: str = training(
         "auto", "Mixed precision", "How exactly to compute. Auto takes bf16 where the device has it, else fp16, "
         "and none on a CPU.",
@@ -283,6 +288,9 @@ class Config:
         "auto", "Gradient checkpointing", "Needs much less memory and about a quarter more time. "
         "Auto uses it when memory is short.",
         choices=("auto", "on", "off"), kohya="gradient_checkpointing", metadata="ss_gradient_checkpointing")
+    savings: tuple[str, ...] = training(
+        SAVINGS, "When memory is short", "What may be done, in this order, so that the run does not end. The first two "
+        "give the same LoRA and take longer; the last two change it a little.", choices=SAVINGS)
     attention: str = training(
         "sdpa", "Attention", "Which code computes attention. torch's own (sdpa) is right for nearly everyone.",
         choices=("sdpa", "xformers"), kohya="sdpa xformers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from lora_trainer.config.setting import Setting
@@ -33,13 +34,16 @@ def convert(value: Any, row: Setting) -> Any:
 def parse(text: str, row: Setting) -> Any:
     """What ``convert`` takes, from text typed without TOML's quotes: ``true``, ``1e-4``, ``512x768``, plain words.
 
-    Nothing or "none" is None where the setting may be empty; a list may be written as in JSON.
+    Nothing or "none" is None where the setting may be empty; a list may be written as in JSON, one of choices with
+    commas.
     """
     word = text.strip().lower()
     if row.optional and word in ("", "none"):
         return None
     if bool in row.types and word in BOOLEANS:
         return BOOLEANS[word]
+    if row.choices and get_origin(row.type) is tuple and word[:1] != "[":
+        return [part for part in map(str.strip, text.split(",")) if part]
     readers = [kind for kind in row.types if kind in (int, float)] + [json.loads] * (word[:1] == "[")
     for read in readers:
         try:
@@ -53,16 +57,16 @@ def fault(value: Any, row: Setting) -> str | None:
     """What is wrong with a value of the right type, as the end of a sentence, or None if it may stand."""
     if row.required and not value:
         return "is missing"
-    if row.choices and value not in row.choices:
-        return "is not one of the choices"
     items = value if isinstance(value, tuple) else (value,)
+    if row.choices and (strange := [item for item in items if item not in row.choices]):
+        return "is not one of the choices" if strange == [value] else f"has {_listed(strange)}, which is no choice"
     return next(filter(None, (_item_fault(item, row) for item in items)), None)
 
 
 def described(row: Setting) -> str:
     """What a setting accepts, in words: "a whole number from 1 to 1024"."""
     if row.choices:
-        return "one of " + ", ".join(json.dumps(choice) for choice in row.choices)
+        return f"{'any' if get_origin(row.type) is tuple else 'one'} of {_listed(row.choices)}"
     if row.path:
         return "the path of a file or folder"
     multiples = f", in multiples of {row.multiple_of}" if row.multiple_of else ""
@@ -77,6 +81,10 @@ def wanted(kind: Any) -> str:
     if second is Ellipsis:
         return f"a list of {PLURAL.get(first, 'folders')}"
     return "a width and a height such as [512, 768]" if first is int else f"two {PLURAL[first]}"
+
+
+def _listed(choices: Iterable[Any]) -> str:
+    return ", ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
 
 
 def limits(row: Setting) -> str:

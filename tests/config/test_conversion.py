@@ -66,6 +66,8 @@ def test_no_personal_path_is_published(folder: str) -> None:
         ("preview_prompts=[a:0.5], b", "preview_prompts", ("[a:0.5], b",)),
         ('preview_prompts=["a, b", "c"]', "preview_prompts", ("a, b", "c")),
         ("preview_prompts=", "preview_prompts", ()),
+        ("savings=fp8, checkpointing", "savings", ("fp8", "checkpointing")),
+        ("savings=", "savings", ()),
         ("comment=[x]", "comment", "[x]"),
         ('subsets=[{"folder": "a"}]', "subsets", (Subset(folder="a"),)),
     ],

@@ -36,6 +36,11 @@ def test_a_sound_config_filled_in_is_silent(family: str) -> None:
     assert problems(config) == notices(config) == ()
 
 
+def test_each_of_a_list_must_be_a_choice() -> None:
+    assert refused(savings=("fp8", "checkpointing")) == refused(savings=()) == []
+    assert refused(savings=("fp8", "prayer")) == [("savings", 'has "prayer", which is no choice')]
+
+
 def test_an_empty_config_misses_three_things() -> None:
     with pytest.raises(BadInput) as caught:
         check(Config())
