@@ -12,15 +12,15 @@ import hashlib
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from lora_trainer.locks import Lock, Taken
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_name("packages.txt")
@@ -180,23 +180,15 @@ def install(folder: Folder, progress: Progress = print) -> None:
     if folder.finished:
         return
     try:
-        with _alone():
+        parent().mkdir(parents=True, exist_ok=True)
+        with Lock(parent() / "lock").take(WAIT_SECONDS):
             if not folder.finished:
                 _install_whole(folder, progress)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, Taken) as error:
         raise PackageProblem(
             f"The packages cannot be written to {parent()}: {error}."
             f" Make room or give yourself the right to write there, or name another folder in {PARENT_VARIABLE}."
         ) from error
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One installation at a time. The lock is SQLite's: the same on every system, and gone with its process."""
-    parent().mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(parent() / "lock", timeout=WAIT_SECONDS, isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
-        yield
 
 
 def _install_whole(folder: Folder, progress: Progress) -> None:
