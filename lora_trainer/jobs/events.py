@@ -1,7 +1,8 @@
 """What a run tells while it goes: `report("progress", step=3, loss=0.1)`; who listens decides how to show it.
 
-kinds: started, phase (name, done, of), download (name, done, total: bytes), progress, sample, saved, warning, stopped,
-finished; prepared ends the preparing of a dataset.
+kinds: started, phase (name, done, of), download (name, done, total: bytes), progress, sample, saved, warning, measured,
+adjusted; paused (freed: bytes) and resumed; stopped, finished. prepared ends the preparing of a dataset; heeded (id,
+command) and failed (reason, cause, remedy) are told of jobs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,30 @@
+"""No host at all: the command line."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class NoHost:
+    """A Host that has neither GPU memory nor folders of its own."""
+
+    name: str = "the command line"
+    python: str = sys.executable
+
+    def lora_folders(self) -> list[Path]:
+        return []
+
+    def checkpoints(self) -> list[tuple[str, Path]]:
+        return []
+
+    def free_gpu(self) -> None:
+        """There is nothing on it."""
+
+    def take_gpu_back(self) -> None:
+        """It needs none."""
+
+    def refresh_loras(self) -> None:
+        """It shows none."""

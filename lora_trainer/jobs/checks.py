@@ -1,0 +1,116 @@
+"""What stands against a job before it is queued: settings, files, pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, problems
+from lora_trainer.config.values import UNSTORABLE
+from lora_trainer.jobs.work import PATHS, Prepare, Work
+
+_LONGEST_NAME = 255  # bytes, as file systems have it
+
+
+def faults(work: Work) -> list[Problem]:
+    """Everything that is wrong with the work, one problem for each mistake. Looks at each picture."""
+    if not work.train and work.prepare is None:
+        return [Problem("prepare", None, "there is nothing to do", "Name a dataset to prepare, or train.")]
+    found = [*_settings(work), *(_preparing(work.prepare) if work.prepare else ())]
+    if work.train:
+        reported = _reported(found)
+        looked = (*_files(work.config), *_place("output_folder", work.config.output_folder), *_pictures(work, reported))
+        found += (problem for problem in looked if problem.setting.partition(".")[0] not in reported)
+    return found
+
+
+def _reported(found: Collection[Problem]) -> set[str]:
+    return {problem.setting.partition(".")[0] for problem in found}
+
+
+def _settings(work: Work) -> Iterator[Problem]:
+    """Of a job that only prepares, those about pictures and captions count, and its dataset has the name."""
+    for problem in problems(work.config):
+        row = SETTINGS.get(problem.setting)
+        if work.train or (row and row.panel == "dataset" and row.name != "subsets"):
+            yield problem
+
+
+def _preparing(prepare: Prepare) -> Iterator[Problem]:
+    told = (prepare.folder, *prepare.sources, *prepare.unwanted, prepare.models)
+    if unfit := [text for text in told if UNSTORABLE.search(text)]:
+        yield Problem("prepare", unfit[0], "contains a character that no file can hold", "Use plain text.")
+        return
+    if not prepare.folder:
+        yield Problem("prepare.folder", None, "no dataset is named", "Name the dataset's folder.")
+        return
+    for source in prepare.sources:
+        if not is_there(source):
+            yield Problem("prepare.sources", source, "there is no such file or folder", "Check its name.")
+    if not prepare.sources and not is_there(prepare.folder):
+        yield Problem("prepare.folder", prepare.folder, "there is no such dataset", "Check its name, or name sources.")
+    yield from _place("prepare.folder", prepare.folder)
+
+
+def _files(config: Config) -> Iterator[Problem]:
+    for name in PATHS:
+        row, value = SETTINGS[name], getattr(config, name)
+        used = row.applies is None or row.applies.test(config)
+        if value and used and name not in ("output_folder", "mask_folder") and not is_there(value):
+            yield Problem(name, value, "there is no such file", "Check the path.")
+
+
+def _place(setting: str, folder: str) -> Iterator[Problem]:
+    """Whether a folder can be there, as far as can be told without making it."""
+    path = Path(folder)
+    there = next(place for place in (path, *path.parents) if is_there(place) or place == place.parent)
+    if not _can_be(path):
+        yield Problem(setting, folder, "no folder can have this name", "Use a shorter, plain name.")
+    elif not there.is_dir():
+        yield Problem(setting, folder, f"{there} is no folder", "Name a folder.")
+    elif not os.access(there, os.W_OK):
+        yield Problem(setting, folder, "can't be written to", "Choose a folder that you may write to.")
+
+
+def _pictures(work: Work, reported: Collection[str]) -> tuple[Problem, ...]:
+    """What is wrong with the folders of pictures; those that are yet to be prepared are passed over."""
+    try:
+        from lora_trainer.dataset.folders import find_pictures
+    except ImportError:  # without Pillow, the worker is the first to look
+        return ()
+    config = replace(work.config, **{name: SETTINGS[name].default for name in reported if name in SETTINGS})
+    made = Path(work.prepare.folder) if work.prepare else None
+    subsets = tuple(part for part in config.subsets if not (made and Path(part.folder).is_relative_to(made)))
+    if "subsets" in reported or (made and not subsets):
+        return ()
+    try:
+        find_pictures(replace(config, subsets=subsets).for_family(family_of(config)))
+    except BadInput as error:
+        return error.problems
+    return ()
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is such a file or folder; False for what can be no name of one, too."""
+    try:
+        return bool(str(path)) and Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _can_be(path: Path) -> bool:
+    """Whether a file system takes these names, and a path of this length."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return all(len(part.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME for part in path.parts)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def family_of(config: Config) -> str:
+    """The family that is said, or a likely one: it decides what is left open of resolution and buckets."""
+    return config.family if config.family in FAMILIES else "sd15"
