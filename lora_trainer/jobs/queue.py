@@ -85,11 +85,13 @@ class Queue:
 
     def loras(self, id: int) -> list[Path]:
         """What the job has saved, the oldest first."""
-        return _oldest_first(self._known_folder(id).models, (".safetensors",))
+        with self._disk():
+            return _oldest_first(self._known_folder(id).models, (".safetensors",))
 
     def samples(self, id: int) -> list[Path]:
         """Its previews, the oldest first."""
-        return _oldest_first(self._known_folder(id).samples, (".png", ".jpg", ".webp"))
+        with self._disk():
+            return _oldest_first(self._known_folder(id).samples, (".png", ".jpg", ".webp"))
 
     def log_tail(self, id: int, lines: int = 50) -> list[str]:
         """The last lines of what its workers printed."""
@@ -179,6 +181,8 @@ class Queue:
     def retry(self, id: int, fresh: bool = True) -> Job:
         """The job goes next: from its beginning, or from its last state where not `fresh`."""
         with self._disk(), self.store.changing():
+            if fresh and is_taken(self._known_folder(id).lock):
+                raise self._wrong(id, "its worker has not ended yet")
             self._requeue(id)
             if fresh:
                 self.store.change(id, ("queued",), step=0, epoch=0, loss=None)
@@ -287,8 +291,9 @@ class Queue:
             yield
         except (OSError, Taken) as error:
             reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            place = getattr(error, "filename", None) or self.folder
             remedy = "Check the rights to it and the space on its disk."
-            raise QueueFailed(f"{self.folder} can't be written: {reason}. {remedy}") from error
+            raise QueueFailed(f"{place} can't be read or written: {reason}. {remedy}") from error
 
 
 def _taken(work: Work, holders: Mapping[str, Job]) -> Problem | None:
@@ -314,7 +319,7 @@ def _following(name: str) -> Iterator[str]:
 def _oldest_first(folder: Path, endings: Collection[str]) -> list[Path]:
     """The folder's whole files with one of the endings."""
     try:
-        found = [path for path in folder.iterdir() if path.suffix in endings and not path.name.startswith(".")]
+        found = [path for path in folder.iterdir() if path.suffix in endings]
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
     except FileNotFoundError:  # nothing was made yet, or it was just taken away
         return []

@@ -38,6 +38,7 @@ class Watch:
         self._pid = job.pid
         self._process: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
+        self._had_lock = False
         self._unstarted: Ending | None = None
         self._offset = self._seen = min(job.seen, end_of_events(self.folder.events))
         self._last: Event | None = None
@@ -55,7 +56,7 @@ class Watch:
         environment = {**environment_for_child(), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         try:
             with self.folder.log.open("a", encoding="utf-8") as log:
-                log.write(f"{_ATTEMPT} {self.job.attempts}, {began}\n")
+                log.write(f"{self._headline()} {began}\n")
             self._process = start_detached(command, self.folder.log, ROOT, environment)
         except OSError as error:
             remedy = "Put that right, and resume the job."
@@ -74,7 +75,10 @@ class Watch:
         return alive
 
     def record_end(self) -> None:
-        """Decides how the job ended, once `look` found no worker."""
+        """Decides how the job ended, once `look` found no worker. One that never had any waits for it again."""
+        if not (self._unstarted or self._was_started()):
+            self._queue.store.requeue(self.job.id, ACTIVE)
+            return
         decided = self._unstarted or self._ending()
         told = {"status": decided.status, "reason": decided.reason, "cause": decided.cause, "remedy": decided.remedy}
         self._row |= {**told, "ended_at": time.time(), "pid": None}
@@ -103,14 +107,32 @@ class Watch:
             if self._exit_code != ANOTHER_HAS_IT:
                 return self._exit_code is None
             self._process = self._exit_code = None
-        return is_taken(self.folder.lock) or self._may_be_starting()
+        if is_taken(self.folder.lock):
+            self._had_lock = True
+            return True
+        return self._may_be_starting()
 
     def _may_be_starting(self) -> bool:
         """Whether a worker that an earlier supervisor started can be on its way to the lock."""
-        began = self.job.started_at or 0.0
-        has_begun = self.folder.worker.is_file() and self.folder.worker.stat().st_mtime >= began
-        is_gone = self._pid is not None and not is_running(self._pid)
-        return not (has_begun or is_gone) and 0 <= time.time() - began < STARTING_SECONDS
+        age = time.time() - (self.job.started_at or 0.0)
+        is_gone = self._had_lock or self._has_left_a_note() or (self._pid is not None and not is_running(self._pid))
+        return 0 <= age < STARTING_SECONDS and not is_gone and self._was_started()
+
+    def _was_started(self) -> bool:
+        """Whether anything shows that there was a worker: an earlier supervisor may not have come to start it."""
+        if self._pid is not None or self._last or self._had_lock or self._has_left_a_note():
+            return True
+        log = self._queue.log_tail(self.job.id, LOG_LINES)
+        return any(line.startswith(self._headline()) for line in log)
+
+    def _has_left_a_note(self) -> bool:
+        """Whether the worker has written who it is."""
+        note = self.folder.worker
+        return note.is_file() and note.stat().st_mtime >= (self.job.started_at or 0.0)
+
+    def _headline(self) -> str:
+        """Begins this attempt's part of the log."""
+        return f"{_ATTEMPT} {self.job.attempts},"
 
     def _read(self) -> int:
         events, offset = read_events(self.folder.events, self._offset)

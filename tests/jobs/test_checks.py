@@ -60,7 +60,7 @@ def test_a_folder_without_pictures(work_of: WorkOf, tmp_path: Path) -> None:
     assert told(work) == {"subsets": "is an empty folder"}
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "a/" * 3000, "ず" * 100])
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "a/" * 3000, "missing/" + "ず" * 100])
 @pytest.mark.parametrize("setting", ["base_model", "output_folder", "subsets", "prepare"])
 def test_names_that_no_file_can_have(work_of: WorkOf, tmp_path: Path, name: str, setting: str) -> None:
     path = str(tmp_path / name)

@@ -72,12 +72,17 @@ def test_other_settings_are_a_guess(changes: dict[str, Any], scale: float) -> No
 def test_the_nearest_run_is_taken() -> None:
     history = [
         XL,
-        run(pixels=512 * 512 * 8, seconds_per_step=8.0),
-        run(pixels=512 * 512 * 3, seconds_per_step=3.0, checkpointing=True),
         run(pixels=512 * 512 * 4, seconds_per_step=4.4),
+        run(pixels=512 * 512 * 3, seconds_per_step=3.0, checkpointing=True),
+        run(pixels=512 * 512 * 8, seconds_per_step=8.0),
     ]
     found = estimate(CONFIG, 100, history)
     assert found.seconds == pytest.approx(30 + 220)
+
+
+def test_the_batches_of_a_step_count() -> None:
+    found = estimate(CONFIG, 100, [run(accumulation=4, seconds_per_step=8.0)])
+    assert found.guess and found.seconds == pytest.approx(30 + 200)
 
 
 def test_what_is_automatic_is_as_it_was() -> None:

@@ -56,6 +56,27 @@ def test_no_other_file_is_written_over(source: Path, tmp_path: Path, disk: str) 
     assert target.read_bytes() == b"mine"
 
 
+def test_another_file_of_the_same_length_and_age_is_another(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "zdm.safetensors"
+    target.write_bytes(bytes(3 << 20))
+    times = source.stat().st_atime_ns, source.stat().st_mtime_ns
+    os.utime(target, ns=times)
+    with pytest.raises(FileExistsError):
+        publish(source, target)
+
+
+def test_a_file_that_comes_meanwhile_stays(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:
+        target.write_bytes(b"mine")
+        real(source, target)
+
+    real = os.link
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(FileExistsError):
+        publish(source, tmp_path / "zdm.safetensors")
+    assert (tmp_path / "zdm.safetensors").read_bytes() == b"mine"
+
+
 def test_an_equal_file_is_left_alone(source: Path, tmp_path: Path, disk: str) -> None:
     target = tmp_path / "zdm.safetensors"
     target.write_bytes(source.read_bytes())

@@ -312,6 +312,15 @@ def test_an_ended_job_begins_anew(queue: Queue, work_of: WorkOf, fresh: bool) ->
     assert len(list(folder.earlier.rglob("zdm.safetensors"))) == fresh
 
 
+def test_a_job_does_not_begin_anew_under_a_worker_that_lives(queue: Queue, work_of: WorkOf) -> None:
+    job = put(queue, work_of, "stopped")
+    folder = queue.job_folder(job.id)
+    folder.models.mkdir()
+    with Lock(folder.lock), pytest.raises(WrongState, match="its worker has not ended yet"):
+        queue.retry(job.id)
+    assert folder.models.exists() and queue.job(job.id) == job
+
+
 def test_a_job_cannot_go_on_under_a_name_that_another_has_taken(queue: Queue, work_of: WorkOf) -> None:
     stopped = put(queue, work_of, "stopped")
     queue.job_folder(stopped.id).state.write_bytes(b"state")
@@ -466,5 +475,5 @@ def test_a_damaged_database_is_a_notice(queue: Queue, work_of: WorkOf) -> None:
 
 def test_a_place_where_no_queue_can_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(QueueFailed, match="can't be written"):
+    with pytest.raises(QueueFailed, match="can't be read or written"):
         Queue(tmp_path / "file" / "jobs")

@@ -325,14 +325,23 @@ def test_a_killed_host_finds_its_job_again(house: House, meanwhile: str, status:
         house.until(id, "finished")
 
 
-def test_a_host_killed_before_the_worker_has_its_lock(house: House) -> None:
-    """The job is as if its worker were starting; where the worker's process is known to be gone, it has ended."""
+def test_a_host_killed_before_it_started_the_worker(house: House) -> None:
     id = house.add()
     assert house.queue.store.claim(time.time())
+    house.supervise()
+    assert house.at_work(id).attempts == 2
+    assert len(house.events(id, "started")) == 1
+
+
+def test_a_host_killed_before_the_worker_has_its_lock(house: House) -> None:
+    """The worker may be on its way; where its process is known to be gone, the job has ended."""
+    id = house.add()
+    assert house.queue.store.claim(time.time())
+    house.folder(id).log.write_text("=== attempt 1, today\n", encoding="utf-8")
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     supervisor = house.supervise()
-    until(lambda: supervisor.current == id)
+    until(house.folder(id).control.exists)  # it has taken the worker for alive, and told it that no host waits
     assert house.queue.job(id).status == "running"
     supervisor.close()
     house.queue.store.change(id, ("running",), pid=gone.pid)
@@ -343,6 +352,7 @@ def test_a_host_killed_before_the_worker_has_its_lock(house: House) -> None:
 def test_a_machine_that_was_switched_off(house: House) -> None:
     id = house.add()
     assert house.queue.store.claim(time.time() - 3600)
+    house.folder(id).log.write_text("=== attempt 1, today\n", encoding="utf-8")
     house.supervise()
     assert "switched off" in house.until(id, "interrupted").cause
 
