@@ -47,10 +47,17 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{short}.{os.getpid()}.tmp")
 
 
-def is_temporary(name: str, endings: Sequence[str]) -> bool:
-    """Whether it is such a path's name, of a file with one of these endings (of at most 8 letters)."""
+def is_temporary(name: str, endings: Sequence[str] | None = None) -> bool:
+    """Whether it is such a path's name, of a file with one of these endings (of at most 8 letters), or with any."""
     match = re.fullmatch(r"\.(.+)\.\d+\.tmp", name, re.DOTALL)
-    return match is not None and Path(match[1]).suffix.lower() in endings
+    return match is not None and (endings is None or Path(match[1]).suffix.lower() in endings)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes have left below `folder`, where no other one may be writing."""
+    for path in folder.rglob(".*.tmp"):
+        if is_temporary(path.name):
+            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

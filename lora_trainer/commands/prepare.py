@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lora_trainer.commands.datasets import add_datasets, separated
 from lora_trainer.commands.output import add_force, refuse_existing, written_output
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
                 config, arguments.sources, folder, arguments.models, arguments.remove, uncut, report, stop
             )
     if arguments.json:
-        print_json("prepared", **as_facts(prepared))
+        print_json("prepared", **prepared.facts())
     else:
         print("\n".join([*sentences(prepared, bool(arguments.sources)), *following(prepared, arguments.preview)]))
     return 0
@@ -105,12 +104,6 @@ def check_preview(preview: Path, config: Config) -> None:
         wrong.append(Problem("preview", None, "there are no cuts to draw", "Add --crop centre or --crop focus."))
     if wrong:
         raise BadInput(wrong)
-
-
-def as_facts(prepared: Prepared) -> dict[str, Any]:
-    """The result as JSON has it."""
-    left_out = [str(problem) for problem in prepared.left_out]
-    return {**asdict(prepared), "folder": str(prepared.folder), "left_out": left_out}
 
 
 def sentences(prepared: Prepared, imported: bool) -> Iterator[str]:

@@ -16,7 +16,7 @@ _LATEST = 5  # runs with the same settings that are counted
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a run was (`base` to `accumulation` without the three before it) and what it took.
+    """What a run was, and what it took.
 
     `pixels` are those of a batch, width * height * pictures; `accumulation` batches make a step. `seconds_per_step` is
     the median, `start_seconds` what passed before the first step, `peak_mb` MiB of the device.
@@ -36,6 +36,7 @@ class Measurement:
     start_seconds: float
     peak_mb: float
     accumulation: int = 1
+    spared: str = ""  # as `spared` has it
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Estimate:
 
 def read_measurement(facts: Mapping[str, Any]) -> Measurement | None:
     """The measurement that a worker's event holds; None where a fact is missing or is no such fact."""
-    row = {"accumulation": 1} | {name: facts[name] for name in _KINDS if name in facts}
+    row = {"accumulation": 1, "spared": ""} | {name: facts[name] for name in _KINDS if name in facts}
     sound = row.keys() == _KINDS.keys() and all(_is_of(kind, row[name]) for name, kind in _KINDS.items())
     return Measurement(**row) if sound else None
 
@@ -97,7 +98,7 @@ def estimate(config: Config, steps: int | None, history: Sequence[Measurement]) 
 
 
 # How far apart two runs are that differ in one of these; ten times the pixels or ranks count as `math.log(10)`.
-_WEIGHTS = {"family": 8.0, "train": 1.0, "precision": 2.0, "checkpointing": 1.0, "optimizer": 0.5, "base": 0.1}
+_WEIGHTS = {"family": 8.0, "train": 1.0, "spared": 1.0, "precision": 2.0, "checkpointing": 1.0, "optimizer": 0.5, "base": 0.1}
 
 
 def _wanted(config: Config, history: Sequence[Measurement]) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def _wanted(config: Config, history: Sequence[Measurement]) -> dict[str, Any]:
     wanted = {
         "pixels": width * height * filled.batch_size,
         "accumulation": filled.gradient_accumulation,
+        "spared": spared(filled),
         "rank": filled.rank,
         "train": filled.train,
         "optimizer": filled.optimizer,
@@ -120,6 +122,12 @@ def _wanted(config: Config, history: Sequence[Measurement]) -> dict[str, Any]:
     if wanted["family"] is None:  # another base may be of any family
         wanted["base"] = base
     return {name: value for name, value in wanted.items() if value is not None}
+
+
+def spared(config: Config) -> str:
+    """What the settings do to need less memory, checkpointing aside: "", or such as "micro_batch 1, fp8"."""
+    parts = f"micro_batch {config.micro_batch}" if 0 < config.micro_batch < config.batch_size else ""
+    return ", ".join(filter(None, (parts, "" if config.base_precision == "auto" else config.base_precision)))
 
 
 def _distance(run: Measurement, wanted: Mapping[str, Any]) -> float:

@@ -21,7 +21,7 @@ CREATE TABLE measurement (
     at REAL NOT NULL, device TEXT NOT NULL, base TEXT NOT NULL, family TEXT NOT NULL, pixels INTEGER NOT NULL,
     rank INTEGER NOT NULL, train TEXT NOT NULL, precision TEXT NOT NULL, checkpointing INTEGER NOT NULL,
     optimizer TEXT NOT NULL, seconds_per_step REAL NOT NULL, start_seconds REAL NOT NULL, peak_mb REAL NOT NULL,
-    accumulation INTEGER NOT NULL
+    accumulation INTEGER NOT NULL, spared TEXT NOT NULL
 );
 """
 MIGRATIONS = (_JOBS, _MEASUREMENTS)  # only ever added to: PRAGMA user_version counts those that were taken

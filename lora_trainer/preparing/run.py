@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -41,6 +42,10 @@ class Prepared:
     left_out: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     stopped: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON can say it."""
+        return {**asdict(self), "folder": str(self.folder), "left_out": [str(problem) for problem in self.left_out]}
 
 
 def prepare(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,17 @@ class Batch:
     sizes: Tensor
     weights: Tensor
     mask: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def parts(self, size: int) -> Iterator[tuple[int, Batch]]:
+        """Batches of up to `size` samples that together are this one, each with the place of its first sample."""
+        for first in range(0, len(self), size):
+            fields: dict[str, Any] = vars(self)
+            rows = slice(first, first + size)
+            part: dict[str, Any] = {name: None if each is None else each[rows] for name, each in fields.items()}
+            yield first, Batch(**part)
 
 
 @dataclass(frozen=True)

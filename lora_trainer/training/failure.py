@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class TrainingFailed(Exception):
-    """One sentence with the cause, one with what to do; what was saved before stays."""
+    """One sentence with the cause, one with what to do; what was saved before stays. `reason`: a word for programs."""
 
-    def __init__(self, cause: str, remedy: str):
+    def __init__(self, cause: str, remedy: str, reason: str = "failed"):
         super().__init__(f"{cause} {remedy}")
-        self.cause, self.remedy = cause, remedy
+        self.cause, self.remedy, self.reason = cause, remedy, reason

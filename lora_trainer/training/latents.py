@@ -116,5 +116,6 @@ def _checked(encoded: Encoded, name: str) -> Encoded:
         raise TrainingFailed(
             f"The VAE makes no finite latents of {name}.",
             'Choose another VAE (for SDXL one mended for half precision), or mixed_precision = "no".',
+            "nan",
         )
     return encoded

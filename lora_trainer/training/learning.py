@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,8 +23,9 @@ from lora_trainer.training.schedules import build_schedule
 def build_learner(plan: Plan, models: Models, scaled: bool, device: torch.device) -> Learner:
     """`scaled`: multiply losses so that fp16 gradients do not vanish."""
     config = plan.config
-    name = config.optimizer or ("AdamW8bit" if device.type == "cuda" else "AdamW")
-    optimizer = build_optimizer(name, parameter_groups(models.network, config), config.optimizer_args)
+    groups = parameter_groups(models.network, config)
+    leave_alone_what_is_not_in(groups, models.network)
+    optimizer = build_optimizer(optimizer_of(config, device), groups, config.optimizer_args)
     schedule = build_schedule(
         config.schedule,
         optimizer,
@@ -36,6 +38,11 @@ def build_learner(plan: Plan, models: Models, scaled: bool, device: torch.device
     return Learner(models.network, optimizer, schedule, scaler, config.gradient_clipping, config.scale_weight_norms)
 
 
+def optimizer_of(config: Config, device: torch.device) -> str:
+    """The name of the optimizer that the settings come to on this device."""
+    return config.optimizer or ("AdamW8bit" if device.type == "cuda" else "AdamW")
+
+
 def parameter_groups(network: LoraNetwork, config: Config) -> list[dict[str, Any]]:
     """One group for each distinct rate, without the layers of rate 0: some optimizers take one rate only."""
     groups: dict[float, list[nn.Parameter]] = {}
@@ -43,6 +50,13 @@ def parameter_groups(network: LoraNetwork, config: Config) -> list[dict[str, Any
         rate = rate_of(key, config) * network.lr_weights[key]
         groups.setdefault(rate, []).extend(layer.weights())
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items() if rate]
+
+
+def leave_alone_what_is_not_in(groups: Sequence[Mapping[str, Any]], network: LoraNetwork) -> None:
+    """Parameters of rate 0 get no gradients, which nobody would clear and which would count where they are clipped."""
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
 
 
 def rate_of(key: str, config: Config) -> float:
@@ -54,7 +68,10 @@ def rate_of(key: str, config: Config) -> float:
 
 
 class Learner:
-    """`parameters` are the LoRA's, float32; their gradients may be scaled until `step`."""
+    """`parameters` are those of the LoRA that are trained, float32; their gradients may be scaled until `step`.
+
+    `whole`: false while `step` changes them, and after one that did not come to its end.
+    """
 
     def __init__(
         self, network: LoraNetwork, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -62,7 +79,8 @@ class Learner:
     ):  # fmt: skip
         self._network, self._optimizer, self._schedule, self._scaler = network, optimizer, schedule, scaler
         self._clipping, self._longest_norm = clipping, longest_norm
-        self.parameters = network.parameters()
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.whole = True
 
     def backward(self, loss: Tensor) -> None:
         (self._scaler.scale(loss) if self._scaler else loss).backward()
@@ -78,6 +96,7 @@ class Learner:
 
     def step(self) -> None:
         """Clips, steps and clears. TrainingFailed if a gradient is not finite (fp16's scaler skips such a step)."""
+        self.whole = False
         if self._scaler:
             self._scaler.unscale_(self._optimizer)
         if self._clipping:
@@ -86,6 +105,7 @@ class Learner:
                 raise TrainingFailed(
                     "A gradient is not finite, although the loss is; the last good save is kept.",
                     "Lower the learning rate, or train without mixed precision, and start again.",
+                    "nan",
                 )
         if self._scaler:
             self._scaler.step(self._optimizer)
@@ -96,6 +116,23 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         if self._longest_norm:
             self._network.limit_norms(self._longest_norm)
+        self.whole = True
+
+    def forget_gradients(self) -> None:
+        """Of a step that is to be taken again."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def begin_anew(self, other: Learner) -> None:
+        """Becomes as `other`, which has just been built for the same network: it remembers no step."""
+        self._optimizer, self._schedule, self._scaler = other._optimizer, other._schedule, other._scaler
+        self.whole = True
+
+    def exchange_optimizer(self, other: Learner) -> None:
+        """`other`'s optimizer from here on, at the same place of the schedule."""
+        state = self.state()
+        self.begin_anew(other)
+        self.load_state(**state)
 
     @property
     def optimizer_name(self) -> str:
@@ -111,13 +148,25 @@ class Learner:
         """While open, the weights are those to save and to draw with (schedule-free optimizers keep an average)."""
         return averaged_weights(self._optimizer)
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        scaler = self._scaler.state_dict() if self._scaler else {}
-        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict(), "scaler": scaler}
+    def state(self) -> dict[str, Any]:
+        """What a `State` holds of it, and `load_state` takes."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict() if self._scaler else {},
+            "optimizer_name": self.optimizer_name,
+        }
 
-    def load_state(self, optimizer: dict[str, Any], schedule: dict[str, Any], scaler: dict[str, Any]) -> None:
-        self._optimizer.load_state_dict(optimizer)
+    def load_state(
+        self, optimizer: dict[str, Any], schedule: dict[str, Any], scaler: dict[str, Any], optimizer_name: str = ""
+    ) -> None:
+        """Goes on from a state. One of another optimizer gives the place in the schedule only."""
         self._schedule.load_state_dict(schedule)
+        if optimizer_name in ("", self.optimizer_name):
+            self._optimizer.load_state_dict(optimizer)
+        else:
+            for group, rate in zip(self._optimizer.param_groups, self._schedule.get_last_lr()):
+                group["lr"] = rate
         if self._scaler:
             self._scaler.load_state_dict(scaler)
 

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from lora_trainer.config import Config
 from lora_trainer.jobs.events import Report, silent
-from lora_trainer.jobs.stops import Stop
+from lora_trainer.jobs.stops import Control, Wishes
 from lora_trainer.training.allocator import keep_freed_memory
-from lora_trainer.training.batches import Batch, make_batch
-from lora_trainer.training.device import choose_precision, peak_memory
-from lora_trainer.training.failure import TrainingFailed
-from lora_trainer.training.learning import Learner, build_learner
-from lora_trainer.training.loss import denoising_loss, huber_threshold, sample_weights
-from lora_trainer.training.models import Models, load_models
-from lora_trainer.training.noise_schedule import NoiseSchedule
-from lora_trainer.training.plan import Plan
-from lora_trainer.training.randomness import seed_for
+from lora_trainer.training.boundary import Boundary, Stopped
+from lora_trainer.training.device import peak_memory
+from lora_trainer.training.fit import Fit
+from lora_trainer.training.learning import Learner
+from lora_trainer.training.measure import Meter
+from lora_trainer.training.models import Models
 from lora_trainer.training.run import Run, open_run
 from lora_trainer.training.saving import Saver
+from lora_trainer.training.state import load_state
 
 
 @dataclass(frozen=True)
@@ -39,38 +35,54 @@ class Outcome:
     seconds: float
 
 
-def train(config: Config, report: Report = silent, stop: Stop | None = None, fresh: bool = False) -> Outcome:
+def train(
+    config: Config,
+    report: Report = silent,
+    control: Control | None = None,
+    fresh: bool = False,
+    run_folder: Path | None = None,
+) -> Outcome:
     """Trains a LoRA as `config` says, going on from the newest state of an interrupted run of the same config.
 
-    `stop` is looked at after every step: the run then saves and returns. `fresh` forgets an interrupted run.
-    BadInput for anything wrong with settings, base or pictures, before anything is written; TrainingFailed for what
-    ends a run later, with all saves kept.
+    `control` is looked at after every step and while pictures are encoded: a stop saves and returns. `fresh` forgets an
+    interrupted run. `run_folder`: a job's own, for all that the run writes; without it the LoRAs go to the config's
+    output folder. BadInput for anything wrong with settings, base or pictures, before anything is written;
+    TrainingFailed for what ends a run later, with all saves kept.
     """
     started = time.monotonic()
     keep_freed_memory()
     accelerator = Accelerator()
     report = report if accelerator.is_main_process else silent
-    run = open_run(config, accelerator, fresh)
-    plan = run.plan
-    precision = choose_precision(plan.config.mixed_precision, plan.config.base_precision, accelerator.device)
+    run = open_run(config, accelerator, fresh, run_folder)
+    plan, fit = run.plan, Fit(run, accelerator, report)
     for remark in plan.remarks:
         report("warning", message=remark)
     report("started", **run.summary())
 
-    models = load_models(plan, precision, accelerator.device, report)
-    learner = build_learner(plan, models, precision.scaled, accelerator.device)
+    boundary = Boundary(control, accelerator, report)
+    try:
+        models = fit.load(boundary.between_pictures)
+    except Stopped:
+        return stopped(run, run.step, math.nan, started, report)
+    fit.probe()
+    learner = fit.build_learner()
     step, average = restore(run, models, learner, report)
     run.begin(accelerator)
     saver = Saver(run, models, learner, report)
     if accelerator.is_main_process:
         saver.catch_up(step)
 
-    steps = Steps(plan, models, accelerator)
+    meter = Meter(run, fit.precision, accelerator.device, started, report)
     while step < plan.total_steps:
         began, rates = time.monotonic(), learner.rates()
-        loss = steps.take(step, learner)
+        loss = fit.take(step)
+        if loss is None:  # memory ran short while weights were changed
+            run.state = load_state(run.outputs.state)
+            step, average = restore(run, models, learner, report)
+            continue
         step += 1
         average = loss if math.isnan(average) else 0.98 * average + 0.02 * loss
+        seconds = time.monotonic() - began
         report(
             "progress",
             step=step,
@@ -80,26 +92,27 @@ def train(config: Config, report: Report = silent, stop: Stop | None = None, fre
             loss=loss,
             average=average,
             rates=rates,
-            seconds=time.monotonic() - began,
+            seconds=seconds,
         )
-        stopping = step < plan.total_steps and wanted_anywhere(stop, accelerator)
-        if accelerator.is_main_process:
-            saver.after_step(step, average, stopping)
-        if stopping:
-            report("stopped", step=step, steps=plan.total_steps)
-            return Outcome(None, step, average, time.monotonic() - started)
+        last = step == plan.total_steps
+        meter.after_step(seconds, last)
+        wishes = Wishes() if last else boundary.wishes()
+        heed = partial(saver.heed, step, average) if accelerator.is_main_process else None
+        if heed:
+            saver.after_step(step, average, wishes)
+        if wishes.paused and not wishes.stop:
+            wishes = boundary.pause(models, learner, fit.steps, heed=heed)
+        if wishes.stop:
+            return stopped(run, step, average, started, report)
     outcome = Outcome(run.outputs.final, step, average, time.monotonic() - started)
     report("finished", lora=str(outcome.lora), steps=step, loss=average, seconds=outcome.seconds,
            **peak_memory(accelerator.device))  # fmt: skip
     return outcome
 
 
-def wanted_anywhere(stop: Stop | None, accelerator: Accelerator) -> bool:
-    """Whether any process was asked to stop: they only end together."""
-    wanted = bool(stop and stop.wanted)
-    if accelerator.num_processes == 1:
-        return wanted
-    return bool(accelerator.reduce(torch.tensor(float(wanted), device=accelerator.device), "sum"))
+def stopped(run: Run, step: int, average: float, started: float, report: Report) -> Outcome:
+    report("stopped", step=step, steps=run.plan.total_steps)
+    return Outcome(None, step, average, time.monotonic() - started)
 
 
 def restore(run: Run, models: Models, learner: Learner, report: Report) -> tuple[int, float]:
@@ -110,71 +123,5 @@ def restore(run: Run, models: Models, learner: Learner, report: Report) -> tuple
             report("warning", message=remark)
         return 0, math.nan
     models.network.load_state_dict(state.network)
-    learner.load_state(state.optimizer, state.schedule, state.scaler)
+    learner.load_state(state.optimizer, state.schedule, state.scaler, state.optimizer_name)
     return state.step, state.loss_average
-
-
-class Steps:
-    """The optimizer steps of a run. Each takes `gradient_accumulation` batches on each process."""
-
-    def __init__(self, plan: Plan, models: Models, accelerator: Accelerator):
-        self._plan, self._models, self._accelerator = plan, models, accelerator
-        self._schedule = NoiseSchedule(plan.prediction_type, plan.zero_terminal_snr)
-        self._epoch = -1
-        self._batches: tuple[tuple[int, ...], ...] = ()
-
-    def take(self, step: int, learner: Learner) -> float:
-        """Step `step` (from 0) of the run; returns its loss, the mean over all processes' batches.
-
-        TrainingFailed if the loss or a gradient is not finite.
-        """
-        accelerator, total = self._accelerator, torch.zeros((), device=self._accelerator.device)
-        for number, batch, share in self._share_of(step):
-            torch.manual_seed(seed_for(self._plan.seed, "dropout", step, number))
-            loss = self.loss(batch) * share
-            learner.backward(loss)
-            total += loss.detach()
-        if accelerator.num_processes > 1:
-            learner.sum_gradients(accelerator)
-            total = accelerator.reduce(total, "sum")
-        mean = total.item()
-        if not math.isfinite(mean):
-            raise TrainingFailed(
-                f"The loss became {mean} at step {step + 1}; the last good save is kept.",
-                "Lower the learning rate, or use bf16 or no mixed precision instead of fp16, and start again.",
-            )
-        learner.step()
-        return mean
-
-    def loss(self, batch: Batch) -> Tensor:
-        """The batch's loss, a scalar: weighted mean over its samples of the mean over each latent."""
-        config, models, schedule = self._plan.config, self._models, self._schedule
-        device = self._accelerator.device
-        latents, timesteps = batch.latents.to(device), batch.timesteps.to(device)
-        noisy = schedule.add_noise(latents, batch.perturbed.to(device), timesteps)
-        target = schedule.target(latents, batch.noise.to(device), timesteps)
-        conditioning = models.texts(batch.captions)
-        prediction = models.denoise(noisy, timesteps, conditioning, batch.sizes.to(device))
-        huber_c = huber_threshold(timesteps, schedule, config.huber_schedule, config.huber_c)
-        mask = None if batch.mask is None else batch.mask.to(device)
-        losses = denoising_loss(prediction, target, kind=config.loss, huber_c=huber_c, mask=mask).mean(dim=(1, 2, 3))
-        weights = sample_weights(
-            timesteps,
-            schedule,
-            min_snr_gamma=config.min_snr_gamma,
-            scale_v_pred_loss=config.scale_v_pred_loss,
-            v_pred_like_loss=config.v_pred_like_loss,
-            debiased_estimation=config.debiased_estimation,
-        )
-        return (losses * batch.weights.to(device) * weights.to(device)).mean()
-
-    def _share_of(self, step: int) -> Iterator[tuple[int, Batch, float]]:
-        """This process's batches of a step, with their number in the epoch and their share of the step's mean."""
-        plan, accelerator = self._plan, self._accelerator
-        epoch, place = divmod(step, plan.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, plan.batches(epoch)
-        size = plan.config.gradient_accumulation * accelerator.num_processes
-        group = list(enumerate(self._batches))[place * size : (place + 1) * size]
-        for number, indices in group[accelerator.process_index :: accelerator.num_processes]:
-            yield number, make_batch(plan, self._models.pictures, epoch, number, indices), 1 / len(group)

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_trainer.training.fp8 import held, spread
+from lora_trainer.training.randomness import draw_rows, is_part
+
 
 @dataclass(frozen=True)
 class Dropouts:
@@ -58,21 +61,21 @@ MakeLayer = Callable[[Any, int, float], Layer]  # of a frozen layer, a rank and 
 
 
 class LowRankLinear(torch.autograd.Function):
-    """`x W^T + b + scale (x A^T) B^T` as one node of the graph.
+    """`x W^T + b + scale (x A^T) B^T` as one node of the graph, W being `spread(weight, unit)`.
 
     The product is added into the base's output in place and only `x` and the rank-wide `x A^T` are kept for the
     backward pass, where plain autograd keeps and moves three more tensors of the layer's full width.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, down, up, scale):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, weight, bias, down, up, scale, unit=1.0):  # type: ignore[no-untyped-def]
         rows = x.reshape(-1, x.shape[-1])
         down_cast, up_cast = down.to(x.dtype), up.to(x.dtype)
         features = rows @ down_cast.t()
-        out = F.linear(rows, weight, bias)
+        out = F.linear(rows, spread(weight, unit, x.dtype), bias)
         out.addmm_(features, up_cast.t(), alpha=scale)
         ctx.save_for_backward(rows, features, weight, down, up)
-        ctx.scale, ctx.shape = scale, x.shape
+        ctx.scale, ctx.shape, ctx.unit = scale, x.shape, unit
         return out.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -83,12 +86,12 @@ class LowRankLinear(torch.autograd.Function):
         grad_features = (grad @ up_cast).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
+            grad_x = grad @ spread(weight, ctx.unit, grad.dtype)
             grad_x.addmm_(grad_features, down_cast)
             grad_x = grad_x.view(ctx.shape)
         grad_down = (grad_features.t() @ rows).to(down.dtype)
         grad_up = (grad.t() @ features).mul_(ctx.scale).to(up.dtype)
-        return grad_x, None, None, grad_down, grad_up, None
+        return grad_x, None, None, grad_down, grad_up, None, None
 
 
 class LoraLayer(nn.Module):
@@ -151,8 +154,9 @@ class LoraLayer(nn.Module):
 
     def _low_rank_linear(self, x: Tensor) -> Tensor:
         """x (..., in); a 1x1 convolution is the same product, and with channels last its rows already lie so."""
-        weight, down, up = self.base.weight.flatten(1), self.lora_down.flatten(1), self.lora_up.flatten(1)
-        return LowRankLinear.apply(x, weight, self.base.bias, down, up, self.scale)
+        weight, unit = held(self.base)
+        down, up = self.lora_down.flatten(1), self.lora_up.flatten(1)
+        return LowRankLinear.apply(x, weight.flatten(1), self.base.bias, down, up, self.scale, unit)
 
     def _branch_down(self, x: Tensor) -> Tensor:
         weight = self.lora_down.to(x.dtype)
@@ -168,7 +172,7 @@ class LoraLayer(nn.Module):
         out = self.base(x)
         if self.dropouts.module and torch.rand(()) < self.dropouts.module:
             return out
-        features, scale = F.dropout(self._branch_down(x), self.dropouts.network), self.scale
+        features, scale = dropped(self._branch_down(x), self.dropouts.network), self.scale
         if self.dropouts.rank:
             features = features * self._kept_ranks(features)
             scale /= 1 - self.dropouts.rank
@@ -176,10 +180,24 @@ class LoraLayer(nn.Module):
 
     def _kept_ranks(self, features: Tensor) -> Tensor:
         """A 0/1 mask of whole ranks per sample, shaped to multiply `features`."""
-        kept = (torch.rand(len(features), self.rank) > self.dropouts.rank).to(features)
+        drawn = draw_rows(len(features), lambda rows: torch.rand(rows, self.rank))
+        kept = (drawn > self.dropouts.rank).to(features)
         inner = [1] * (features.ndim - 2)
         shape = (len(kept), *inner, self.rank) if isinstance(self.base, nn.Linear) else (len(kept), self.rank, *inner)
         return kept.view(shape)
+
+
+def dropped(features: Tensor, probability: float) -> Tensor:
+    """`F.dropout` of features (B, ...): the same of each sample, whatever part of its batch is computed."""
+    if probability == 0 or not is_part():
+        return F.dropout(features, probability)
+    side_by_side = features.ndim == 4 and features.is_contiguous(memory_format=torch.channels_last)
+    lie = torch.channels_last if side_by_side else torch.contiguous_format  # draws go by the order in memory
+
+    def draw(rows: int) -> Tensor:
+        return F.dropout(features.new_ones(rows, *features.shape[1:]).contiguous(memory_format=lie), probability)
+
+    return features * draw_rows(len(features), draw)
 
 
 def branch_shapes(base: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

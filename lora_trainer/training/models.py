@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from lora_trainer.training.attention import ProductAttention
 from lora_trainer.training.device import Precision
 from lora_trainer.training.families import Family, family_of
 from lora_trainer.training.families.text import Conditioning
+from lora_trainer.training.fp8 import hold_in_fp8
 from lora_trainer.training.layers import layer_maker
 from lora_trainer.training.lora import LoraNetwork
 from lora_trainer.training.pictures import Pictures
@@ -26,17 +27,35 @@ from lora_trainer.training.start import start_from
 from lora_trainer.training.targets import targets
 from lora_trainer.training.texts import Texts
 
+Between = Callable[..., None]
 
-def load_models(plan: Plan, precision: Precision, device: torch.device, report: Report) -> Models:
+
+def at_once(*held: object) -> None:
+    """For a run that nobody can ask for anything."""
+
+
+def load_models(
+    plan: Plan, precision: Precision, device: torch.device, report: Report, between: Between = at_once
+) -> Models:
     """Text encoders, then the VAE, then the U-Net: each lets go of its memory before the next where its work is done.
 
+    `between` is called between two texts or pictures with all that lies on the device: it may wait, or end the run.
     BadInput if the base file lacks a part, TrainingFailed if the VAE gives no finite latents.
     """
+
+    def progress(name: str, *held: object) -> Callable[[int, int], None]:
+        def told(done: int, of: int) -> None:
+            report("phase", name=name, done=done, of=of)
+            between(*held)
+
+        return told
+
     report("phase", name="text encoders")
     family, previews = family_of(plan.base), previews_of(plan)
     encoders = family.load_text_encoders(plan.base, precision.compute, device)
     prompts = [text for preview in previews for text in (preview.prompt, preview.negative_prompt)]
     texts = Texts(plan, encoders, prompts, device)
+    texts.fill(progress("text encoders", texts))
     if texts.complete:
         encoders = None
         texts.release_encoders()
@@ -45,9 +64,12 @@ def load_models(plan: Plan, precision: Precision, device: torch.device, report: 
     if device.type == "cpu" and plan.config.cache_latents != "disk":
         pictures.vae()  # a picture takes seconds, and no memory has to be won: each is encoded as it is first shown
     else:
-        pictures.fill(lambda done, of: report("phase", name="pictures", done=done, of=of))
+        pictures.fill(progress("pictures", texts, pictures))
     report("phase", name="U-Net")
-    unet = family.load_denoiser(plan.base, precision.compute, device)
+    # Rounded layer by layer on its way to the device, which then never holds the whole base unrounded.
+    unet = family.load_denoiser(plan.base, precision.compute, "cpu" if precision.fp8 else device)
+    if precision.fp8:
+        hold_in_fp8(unet, device)
     set_up_unet(unet, plan.config, device)
     network = LoraNetwork(targets(plan, family, unet, encoders), layer_maker(plan.config))
     return Models(plan, family, unet, texts, pictures, network, previews, precision, device)
@@ -69,7 +91,17 @@ class Models:
         return {
             "ss_mixed_precision": self._precision.name,
             "ss_gradient_checkpointing": str(checkpointing(self._plan.config, self._device)),
+            "ss_fp8_base": str(self._precision.fp8),
         }
+
+    def lighten(self, plan: Plan, precision: Precision) -> None:
+        """Takes over what savings changed in the plan, on the models as they are loaded."""
+        self._plan, self._precision = plan, precision
+        if checkpointing(plan.config, self._device):
+            cast(Any, self.unet).enable_gradient_checkpointing()
+        if precision.fp8:
+            hold_in_fp8(self.unet)
+        self.texts.lighten(plan)
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
         """float32 noisy latents (B, C, h, w), timesteps (B,), sizes (B, 6) -> float32 prediction (B, C, h, w)."""

@@ -94,8 +94,12 @@ def filled(value: Value | None) -> Value:
 
 
 def fingerprint(plan: Plan) -> str:
-    """Changes with whatever changes the run's result: settings, base, pictures, captions. Not with places of output."""
-    config = replace(plan.config, output_folder="", comment="", seed=-1)
+    """Changes with whatever changes the run's result: settings, base, pictures, captions.
+
+    Not with places of output, nor with what only costs memory or time.
+    """
+    without = {name: SETTINGS[name].default for name in ("comment", "gradient_checkpointing", "micro_batch", "savings")}
+    config = replace(plan.config, output_folder="", seed=-1, **without)
     digest = hashlib.sha256(dump_toml(config).encode("utf-8"))
     base = plan.base.path
     if base.is_file():

@@ -49,10 +49,8 @@ class Preview:
 
 
 def previews_of(plan: Plan) -> tuple[Preview, ...]:
-    """The previews that the settings ask for; without prompts, the first picture's caption."""
+    """The previews that the settings describe, drawn when due or asked for; without prompts, the first caption's."""
     config = plan.config
-    if not (config.preview_every_epochs or config.preview_at_start):
-        return ()
     prompts = config.preview_prompts or (plan.pictures[0].caption,)
     width, height = filled(config.preview_size)
     return tuple(

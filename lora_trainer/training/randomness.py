@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+
+WHOLE = (0, 1, 1)
+_part = WHOLE  # not by thread: a checkpointed layer is computed again in a thread of the backward pass
 
 
 def seed_for(*place: object) -> int:
@@ -25,3 +31,29 @@ def generator_for(*place: object) -> torch.Generator:
 
 def random_for(*place: object) -> random.Random:
     return random.Random(seed_for(*place))
+
+
+@contextmanager
+def drawn_as_part(first: int, count: int, whole: int) -> Iterator[None]:
+    """While open, `draw_rows` draws for samples `first` to `first + count` of a batch of `whole`."""
+    global _part
+    _part = WHOLE if count == whole else (first, count, whole)
+    try:
+        yield
+    finally:
+        _part = WHOLE
+
+
+def is_part() -> bool:
+    return _part != WHOLE
+
+
+def draw_rows(rows: int, draw: Callable[[int], Tensor]) -> Tensor:
+    """`rows` rows of a draw, each sample having as many: where a part of a batch is computed, its rows of the whole's.
+
+    `draw(count)` gives `count` rows. So what a layer leaves out does not depend on how many samples are computed at
+    once.
+    """
+    first, count, whole = _part
+    each = rows // count
+    return draw(each * whole)[each * first : each * first + rows]

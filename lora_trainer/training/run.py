@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from accelerate.utils import broadcast_object_list
 
 from lora_trainer.config import BadInput, Config, Problem
 from lora_trainer.files import write_text
+from lora_trainer.training.base_hash import Identity, identity, is_same
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.families.header import read_header
 from lora_trainer.training.families.identify import folder_tensors
+from lora_trainer.training.ladder import adjusted
 from lora_trainer.training.plan import Plan, draw_seed, fingerprint, make_plan
-from lora_trainer.training.saves import Outputs, check_writable, choose_outputs, names
+from lora_trainer.training.saves import Outputs, check_writable, choose_outputs, names, of_job
 from lora_trainer.training.state import State, load_state
 
 LORA_PARTS = ("transformer_blocks.", ".self_attn.", "_model.encoder.layers.", "resblocks.")
@@ -25,22 +28,33 @@ LORA_PARTS = ("transformer_blocks.", ".self_attn.", "_model.encoder.layers.", "r
 
 @dataclass(frozen=True)
 class Record:
-    """Written before the first step and kept: `fingerprint` names the run, `seed` is the one it drew."""
+    """Written before the first step and kept: `fingerprint` names the run, `seed` is the one it drew.
+
+    `adjustments`: the savings (`fit.Saving.facts`) that it took where memory was short, in their order.
+    """
 
     fingerprint: str
     seed: int
     started_at: float
     finished: bool = False
+    base: Identity | None = None
+    adjustments: tuple[dict[str, Any], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """`state` is that of an interrupted run that goes on, else None."""
+    """`state` is that of an interrupted run that goes on, else None. `writes`: it has begun, in the main process."""
 
     plan: Plan
     outputs: Outputs
     record: Record
     state: State | None
+    writes: bool = False
+
+    @property
+    def step(self) -> int:
+        """The step that the run goes on after."""
+        return self.state.step if self.state else 0
 
     def summary(self) -> dict[str, Any]:
         plan = self.plan
@@ -51,48 +65,75 @@ class Run:
             "pictures": len(plan.pictures),
             "steps": plan.total_steps,
             "epochs": plan.epochs,
-            "step": self.state.step if self.state else 0,
+            "step": self.step,
             "seed": plan.seed,
         }
 
     def begin(self, accelerator: Accelerator) -> None:
-        """Writes a new run's record, and drops the state of an earlier one. TrainingFailed if the disk is full."""
-        if self.state is None and accelerator.is_main_process:
+        """Writes the record, and drops the state of an earlier run. TrainingFailed if the disk is full."""
+        self.writes = accelerator.is_main_process
+        if self.writes:
             try:
-                self.outputs.state.unlink(missing_ok=True)
+                if self.state is None:
+                    self.outputs.state.unlink(missing_ok=True)
                 write_record(self.outputs, self.record)
             except OSError as error:
                 cause = f"The run's folder {self.outputs.run_folder.name} can't be written ({error.strerror or error})."
                 raise TrainingFailed(cause, "Free some space, or choose another output_folder.") from error
         accelerator.wait_for_everyone()
 
-    def finish(self) -> None:
-        write_record(self.outputs, replace(self.record, finished=True))
+    def adjust(self, setting: str, value: Any, facts: dict[str, Any]) -> None:
+        """Another value of a setting from here on, after an interruption also. `facts`: a saving's.
+
+        A disk that does not take the record ends nothing: without it, memory would run short once more.
+        """
+        self.plan = replace(self.plan, config=replace(self.plan.config, **{setting: value}))
+        self.record = replace(self.record, adjustments=(*self.record.adjustments, facts))
+        if self.writes:
+            with suppress(OSError):
+                write_record(self.outputs, self.record)
+
+    def note(self, **changes: Any) -> None:
+        """Writes more into the record. OSError if the disk does not take it."""
+        self.record = replace(self.record, **changes)
+        write_record(self.outputs, self.record)
+
+    def know_base(self, digest: str) -> None:
+        """Keeps the base's SHA-256, so that a base that was only copied is known again."""
+        if digest and self.record.base and digest != self.record.base.sha256:
+            self.note(base=replace(self.record.base, sha256=digest))
 
 
-def open_run(config: Config, accelerator: Accelerator, fresh: bool = False) -> Run:
+def open_run(config: Config, accelerator: Accelerator, fresh: bool = False, job: Path | None = None) -> Run:
     """The run of this config: an interrupted one that goes on, or a new one. Writes nothing: `begin` does.
 
-    BadInput for whatever is wrong with settings, base, pictures, name or output folder.
+    `job` is the folder of a run that keeps everything there. BadInput for whatever is wrong with settings, base,
+    pictures, name or output folder; TrainingFailed where the base is not the one that the run began with.
     """
     plan = make_plan(config, accelerator.num_processes, _common_seed(config))
-    mark = fingerprint(plan)
-    if not fresh and (found := interrupted(plan, mark)):
+    mark, base = fingerprint(plan), identity(plan.base.path)
+    if not fresh and (found := interrupted(plan, mark, job)):
         outputs, record = found
-        return Run(replace(plan, seed=record.seed), outputs, record, load_state(outputs.state))
-    outputs = new_outputs(plan, fresh)
-    return Run(plan, outputs, Record(mark, plan.seed, time.time()), None)
+        state = load_state(outputs.state)
+        plan = replace(plan, seed=record.seed, config=adjusted(plan.config, record.adjustments))
+        return Run(plan, outputs, record if state else replace(record, base=base), state)
+    outputs = new_outputs(plan, fresh, job)
+    return Run(plan, outputs, Record(mark, plan.seed, time.time(), base=base), None)
 
 
-def interrupted(plan: Plan, mark: str) -> tuple[Outputs, Record] | None:
+def interrupted(plan: Plan, mark: str, job: Path | None = None) -> tuple[Outputs, Record] | None:
     """The interrupted run that this plan goes on with: of the same name, or of a numbered one where that is asked for.
 
-    BadInput where the name belongs to an interrupted run of another fingerprint than `mark`.
+    BadInput where the name, or the job, belongs to an interrupted run of another fingerprint than `mark`;
+    TrainingFailed where it goes on, and only the base's content has changed.
     """
+    if job:
+        return _interrupted_job(plan, mark, of_job(job, str(plan.config.output_name)))
     config = plan.config
     for outputs in names(Path(config.output_folder), str(config.output_name)):
         record = unfinished(outputs)
         if record and record.fingerprint == mark:
+            _check_base(plan, outputs, record)
             return outputs, record
         if config.overwrite == "number" and outputs.taken:
             continue
@@ -104,12 +145,38 @@ def interrupted(plan: Plan, mark: str) -> tuple[Outputs, Record] | None:
     return None
 
 
-def new_outputs(plan: Plan, fresh: bool = False) -> Outputs:
+def _interrupted_job(plan: Plan, mark: str, outputs: Outputs) -> tuple[Outputs, Record] | None:
+    record = unfinished(outputs)
+    if record:
+        _check_base(plan, outputs, record)
+    if record and record.fingerprint != mark and outputs.state.is_file():
+        problem = "was trained so far with other pictures or captions than there are"
+        remedy = "Put them back as they were to go on, or begin the job anew."
+        raise BadInput(Problem("subsets", None, problem, remedy))
+    return (outputs, record) if record and record.fingerprint == mark else None
+
+
+def _check_base(plan: Plan, outputs: Outputs, record: Record) -> None:
+    """TrainingFailed where there is a state to go on from, and the base of the same name is another by now."""
+    base, path = record.base, plan.base.path
+    if base and base.name == path.name and outputs.state.is_file() and not is_same(base, path):
+        raise TrainingFailed(
+            f"The base model {path.name} is not the file that this run began with.",
+            "Put that file back to go on, or begin anew with the one that is there.",
+            "base_changed",
+        )
+
+
+def new_outputs(plan: Plan, fresh: bool = False, job: Path | None = None) -> Outputs:
     """Where a new run of this plan may write. BadInput if its name is taken, or the disk is full or read-only.
 
     `fresh`: the files of an interrupted run of this name are its to write over.
     """
     config = plan.config
+    if job:
+        check_writable(Path(config.output_folder), 0)
+        check_writable(job, space_needed(plan))
+        return of_job(job, str(config.output_name))
     outputs = Outputs(Path(config.output_folder), str(config.output_name))
     if not (fresh and unfinished(outputs)):
         outputs = choose_outputs(outputs.folder, outputs.name, config.overwrite)
@@ -128,7 +195,9 @@ def read_record(outputs: Outputs) -> Record | None:
     if not path.is_file():
         return None
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        told = json.loads(path.read_text(encoding="utf-8"))
+        base = told.pop("base", None)
+        return Record(**told, base=Identity(**base) if base else None)
     except (ValueError, TypeError) as error:
         raise BadInput(
             Problem("output_name", outputs.name, f"its {path.name} can't be read", "Delete it; the LoRAs stay.")

@@ -15,14 +15,15 @@ from lora_trainer.config import BadInput, Problem
 
 @dataclass(frozen=True)
 class Outputs:
-    """A run's LoRAs lie in `folder`, everything else it writes in `folder/NAME-run`."""
+    """A run's LoRAs lie in `folder`, everything else it writes in `folder/NAME-run`, or in a job's own folder."""
 
     folder: Path
     name: str
+    job: Path | None = None
 
     @property
     def run_folder(self) -> Path:
-        return self.folder / f"{self.name}-run"
+        return self.job or self.folder / f"{self.name}-run"
 
     @property
     def state(self) -> Path:
@@ -30,7 +31,7 @@ class Outputs:
 
     @property
     def previews(self) -> Path:
-        return self.run_folder / "previews"
+        return self.run_folder / ("samples" if self.job else "previews")
 
     @property
     def final(self) -> Path:
@@ -52,6 +53,11 @@ class Outputs:
         numbered = [*self.folder.glob(f"{glob_safe(self.name)}-*.safetensors")]
         ours = [path for path in numbered if _is_number(path.stem.removeprefix(f"{self.name}-"))]
         return sorted([*ours, *([self.final] if self.final.exists() else [])])
+
+
+def of_job(job: Path, name: str) -> Outputs:
+    """Those of a job, whose LoRAs lie in its own folder too: no other run writes there."""
+    return Outputs(job / "models", name, job)
 
 
 def names(folder: Path, name: str) -> Iterator[Outputs]:

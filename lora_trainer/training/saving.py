@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora_trainer.jobs.events import Report
+from lora_trainer.jobs.stops import Wishes
 from lora_trainer.training.base_hash import BaseHash
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.learning import Learner
@@ -25,30 +28,41 @@ class Saver:
 
     def catch_up(self, step: int) -> None:
         """Before the first step of this process: the baseline, or the previews that an interruption cut off."""
-        if self._previews_due(step) and not all(path.is_file() for path in self._preview_paths(self._epoch(step))):
+        if self._previews_due(step) and not all(path.is_file() for path in self._preview_paths(self._at_epoch(step))):
             self._preview(step)
 
-    def after_step(self, step: int, average: float, stopping: bool) -> None:
-        """Saves and draws what is due after `step` steps. TrainingFailed if the disk does not take a save."""
-        last, due = step == self._run.plan.total_steps, self._saves_due(step)
-        try:
+    def after_step(self, step: int, average: float, wishes: Wishes) -> None:
+        """Saves and draws what is due after `step` steps, or wished. TrainingFailed if the disk takes no save."""
+        due = self._saves_due(step)
+        last, every = step == self._run.plan.total_steps, self._run.plan.config.save_state == "every"
+        with told_as_failure(step):
             for path in due:
                 self._save(path, step)
-            if stopping or (due and not last and self._run.plan.config.save_state == "every"):
+            if due and every and not last and not wishes.stop and not wishes.save:
                 self._save_state(step, average)
             if last:
                 self._finish(step, average)
-        except OSError as error:
-            raise TrainingFailed(
-                f"The save after step {step} failed: {error.strerror or error}; earlier saves are kept.",
-                "Free some space, then train again: the run goes on from its last state.",
-            ) from error
+        self.heed(step, average, wishes)
         if self._previews_due(step):
             self._preview(step)
+        elif wishes.sample:
+            self._preview(step, f"step{step:08d}")
+
+    def heed(self, step: int, average: float, wishes: Wishes) -> None:
+        """The save that is wished, and what a stop leaves to go on from. TrainingFailed as `after_step`."""
+        path = self._run.outputs.after_step(step)
+        with told_as_failure(step):
+            if wishes.save and path not in self._saves_due(step):
+                self._save(path, step)
+            if wishes.save or wishes.stop:
+                self._save_state(step, average)
 
     def _epoch(self, step: int) -> int:
         """The epoch that `step` ends or lies in; 0 before the first step."""
         return -(-step // self._run.plan.steps_per_epoch)
+
+    def _at_epoch(self, step: int) -> str:
+        return f"epoch{self._epoch(step):06d}"
 
     def _ends_epoch(self, step: int) -> bool:
         return step % self._run.plan.steps_per_epoch == 0
@@ -70,16 +84,16 @@ class Saver:
             return plan.config.preview_at_start
         return every > 0 and (step == plan.total_steps or self._ends_epoch(step) and self._epoch(step) % every == 0)
 
-    def _preview_paths(self, epoch: int) -> list[Path]:
+    def _preview_paths(self, when: str) -> list[Path]:
         folder = self._run.outputs.previews
-        previews = self._models.previews
-        return [folder / f"epoch{epoch:06d}-{number:02d}-{each.seed}.png" for number, each in enumerate(previews)]
+        return [folder / f"{when}-{number:02d}-{each.seed}.png" for number, each in enumerate(self._models.previews)]
 
-    def _preview(self, step: int) -> None:
+    def _preview(self, step: int, when: str = "") -> None:
         """Draws every preview. One that fails is reported, and the run goes on."""
         epoch = self._epoch(step)
+        paths = self._preview_paths(when or self._at_epoch(step))
         with self._learner.averaged_weights():
-            for number, (preview, path) in enumerate(zip(self._models.previews, self._preview_paths(epoch))):
+            for number, (preview, path) in enumerate(zip(self._models.previews, paths)):
                 try:
                     self._draw(preview, path, epoch, step)
                     self._report("sample", path=str(path), epoch=epoch, step=step, prompt=preview.prompt, number=number)
@@ -112,13 +126,27 @@ class Saver:
     def _save_state(self, step: int, average: float) -> None:
         if self._run.plan.config.save_state == "off":
             return
+        self._run.know_base(self._base_hash().get("ss_new_sd_model_hash", ""))
         state = State(step, self._models.network.state_dict(), **self._learner.state(), loss_average=average)
         save_state(self._run.outputs.state, state)
 
     def _finish(self, step: int, average: float) -> None:
         """A finished run needs no state, unless one was asked for at the end."""
-        if self._run.plan.config.save_state == "end":
+        kept = self._run.plan.config.save_state == "end"
+        if kept:
             self._save_state(step, average)
-        else:
+        self._run.note(finished=True)
+        if not kept:  # only now: a kill before would leave an unfinished run nothing to go on from
             self._run.outputs.state.unlink(missing_ok=True)
-        self._run.finish()
+
+
+@contextmanager
+def told_as_failure(step: int) -> Iterator[None]:
+    """What the disk refuses ends the run, with all that was saved before."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingFailed(
+            f"The save after step {step} failed: {error.strerror or error}; earlier saves are kept.",
+            "Free some space, then train again: the run goes on from its last state.",
+        ) from error

@@ -20,7 +20,10 @@ from lora_trainer.training.families.header import UNPICKLING_GARBAGE
 
 @dataclass
 class State:
-    """After `step` steps: the LoRA's weights (float32) and what its learner remembers."""
+    """After `step` steps: the LoRA's weights (float32) and what its learner remembers.
+
+    `optimizer_name` is that of the optimizer whose memory `optimizer` is, "" where an older version wrote the state.
+    """
 
     step: int
     network: dict[str, Tensor]
@@ -28,6 +31,7 @@ class State:
     schedule: dict[str, Any]
     scaler: dict[str, Any]
     loss_average: float
+    optimizer_name: str = ""
 
 
 def save_state(path: Path, state: State) -> None:

@@ -19,30 +19,50 @@ from lora_trainer.training.plan import Plan
 Text = tuple[str, bool]  # a text, and whether weights such as (a:1.2) in it are read
 
 
+def can_be_cached(plan: Plan) -> bool:
+    """Whether captions are encoded alike whenever they are shown."""
+    return plan.config.train == "unet" and not captions_vary(plan)
+
+
 class Texts:
     """Captions and prompts as conditionings: from memory where they stay as they are, else by the encoders.
 
-    `complete`: everything the run will ask for has been encoded, so that the encoders can go. `prompts`: the previews'.
+    `complete`: everything the run will ask for is encoded by `fill`, so that the encoders can go. `prompts`: the
+    previews'.
     """
 
     def __init__(self, plan: Plan, encoders: TextEncoders, prompts: Sequence[str], device: torch.device):
         config = plan.config
         self._device = device
         self.trained = config.train != "unet"
-        fixed = not self.trained and not captions_vary(plan)
-        if config.cache_text in ("memory", "disk") and not fixed:
+        if config.cache_text in ("memory", "disk") and not can_be_cached(plan):
             problem = "captions change from one showing to the next, or the text encoder is trained"
             raise BadInput(Problem("cache_text", config.cache_text, problem, "Use auto, which caches where it can be."))
-        self.complete = fixed and config.cache_text != "off"
+        self.complete = _complete(plan)
+        self._plan, self._prompts = plan, prompts
         self._encoders: TextEncoders | None = encoders
         self._length, self._clip_skip = config.max_token_length, config.clip_skip or 1
         self._weighted = config.weighted_captions
         self._cache = TextCache(self._encode_one, self._cache_key(config), _text_folder(plan))
+
+    def fill(self, progress: Callable[[int, int], None]) -> None:
+        """Encodes what stays as it is: the prompts, and the captions where they are `complete`."""
+        wanted: dict[Text, None] = {}
         if self.complete:
-            captions = dict.fromkeys(caption_at(plan, index, (0, 0, 0)) for index in range(len(plan.pictures)))
-            self._cache.fill([(caption, self._weighted) for caption in captions])
+            captions = (caption_at(self._plan, index, (0, 0, 0)) for index in range(len(self._plan.pictures)))
+            wanted.update(dict.fromkeys((caption, self._weighted) for caption in captions))
         if not self.trained:
-            self._cache.fill([(prompt, True) for prompt in dict.fromkeys(prompts)])
+            wanted.update(dict.fromkeys((prompt, True) for prompt in self._prompts))
+        for done, text in enumerate(wanted):
+            progress(done, len(wanted))
+            self._cache.fill(text)
+
+    def lighten(self, plan: Plan) -> None:
+        """Encodes the captions after all, and lets the encoders go, where the plan's settings have come to that."""
+        if not self.complete and _complete(plan):
+            self.complete = True
+            self.fill(lambda done, of: None)
+            self.release_encoders()
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
         """The conditioning of B captions, with gradients where the text encoder is trained."""
@@ -76,6 +96,10 @@ class Texts:
         return f"{digests}/{self._length}/{self._clip_skip}"
 
 
+def _complete(plan: Plan) -> bool:
+    return can_be_cached(plan) and plan.config.cache_text != "off"
+
+
 def _text_folder(plan: Plan) -> Path | None:
     if plan.config.cache_text != "disk":
         return None
@@ -92,9 +116,8 @@ class TextCache:
         self._encode, self._key, self._folder = encode, key, folder
         self._memory: dict[Text, Conditioning] = {}
 
-    def fill(self, texts: Sequence[Text]) -> None:
-        for text in texts:
-            self._memory[text] = self._stored(text, self._folder) if self._folder else self._encode(*text)
+    def fill(self, text: Text) -> None:
+        self._memory[text] = self._stored(text, self._folder) if self._folder else self._encode(*text)
 
     def get(self, text: Text) -> Conditioning:
         """Of a text that was filled in."""

@@ -37,7 +37,7 @@ def test_a_config_is_written_and_reported(command: Command, training: Path, tmp_
     assert (config.rank, config.output_name, config.subsets) == (8, "zunda", (Subset(str(tmp_path / "img")),))
     assert config.warmup_percent == pytest.approx(5.0)  # 2 of 2 pictures x 4 repeats x 5 epochs
     assert "  network_dim = 8 -> rank = 8" in said.out
-    assert any(line.startswith("  full_fp16 = ") or line.startswith("  fp8_base = true") for line in said.out)
+    assert any(line.startswith("  fp8_base = true") for line in said.out)
     assert any(line.startswith("Left at its default") and "flip_aug" in line for line in said.out)
     assert said.out[-1].startswith(f"Written to {output}")
 

@@ -60,6 +60,8 @@ def test_the_most_memory_of_them_counts() -> None:
         ({"optimizer": "Lion"}, 1.0),
         ({"train": "unet"}, 1.0),
         ({"gradient_checkpointing": "on"}, 1.0),
+        ({"micro_batch": 1}, 1.0),
+        ({"base_precision": "fp8"}, 1.0),
     ],
 )
 def test_other_settings_are_a_guess(changes: dict[str, Any], scale: float) -> None:
@@ -133,12 +135,12 @@ def test_more_pictures_never_take_less(history: list[Measurement], batch_size: i
     assert found.seconds and longer.seconds and longer.seconds > found.seconds > 0
 
 
-@pytest.mark.parametrize("name", [name for name in asdict(RUN) if name != "accumulation"])
+@pytest.mark.parametrize("name", [name for name in asdict(RUN) if name not in ("accumulation", "spared")])
 @pytest.mark.parametrize("value", [None, "many", float("nan"), -1])
 def test_what_is_no_measurement_is_passed_over(name: str, value: Any) -> None:
     facts = asdict(RUN)
     assert read_measurement({**facts, "more": 1}) == RUN
-    del facts["accumulation"]
+    del facts["accumulation"], facts["spared"]
     assert read_measurement(facts) == RUN
     assert read_measurement({**facts, name: 1 if value == "many" and isinstance(facts[name], str) else value}) is None
     del facts[name]

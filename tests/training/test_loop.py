@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from lora_trainer.config import BadInput, Config, Subset
 from lora_trainer.jobs.events import silent
 from lora_trainer.jobs.stops import Stop
-from lora_trainer.training import loop
 from lora_trainer.training.batches import make_batch
 from lora_trainer.training.device import choose_precision
 from lora_trainer.training.failure import TrainingFailed
@@ -25,6 +24,8 @@ from lora_trainer.training.families.text import Conditioning
 from lora_trainer.training.loop import train
 from lora_trainer.training.models import load_models
 from lora_trainer.training.plan import make_plan
+from lora_trainer.training.run import Run
+from lora_trainer.training.steps import Steps
 
 CPU = torch.device("cpu")
 ConfigOf = Callable[..., Config]
@@ -52,6 +53,11 @@ def trained(config: Config, **options: Any) -> tuple[dict[str, torch.Tensor], Li
     outcome = train(config, listener, **options)
     assert outcome.lora is not None
     return load_file(outcome.lora), listener
+
+
+def stop_after_one_step(config: Config) -> None:
+    stop = Stop()
+    train(config, lambda kind, /, **facts: stop.ask() if kind == "progress" else None, stop)
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
@@ -132,7 +138,7 @@ def test_disk_caches_train_the_same_and_notice_a_changed_picture(config_of: Conf
         on_disk, _ = trained(config_of(output_name=name, cache_latents="disk", cache_text="disk", **options))
         assert same(in_memory, on_disk)
     files = sorted(pictures.rglob("*.safetensors"))
-    assert len(files) == 4 + 4 + 0  # latents, captions; no previews
+    assert len(files) == 4 + 4 + 2  # latents, captions, the prompts of a preview that may be asked for
     (pictures / "0.png").write_bytes((pictures / "1.png").read_bytes())
     changed, _ = trained(config_of(output_name="d", cache_latents="disk", cache_text="disk", **options))
     assert not same(in_memory, changed)
@@ -251,13 +257,13 @@ def test_metadata_tells_the_run_and_no_folder_of_the_machine(config_of: ConfigOf
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_saves(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.Steps.loss
+    real = Steps.loss
     calls = iter(range(100))
 
     def broken(self: Any, batch: Any) -> torch.Tensor:
         return real(self, batch) * (math.nan if next(calls) == 4 else 1)
 
-    monkeypatch.setattr(loop.Steps, "loss", broken)
+    monkeypatch.setattr(Steps, "loss", broken)
     with pytest.raises(TrainingFailed, match="loss became nan at step 5.*kept"):
         train(config_of())
     saved = load_file(tmp_path / "out" / "blob-000002.safetensors")
@@ -279,10 +285,27 @@ def test_stop_saves_and_the_run_goes_on_to_the_same_weights(config_of: ConfigOf)
     assert same(whole, resumed)
 
 
+def test_cut_off_while_it_finishes_a_run_still_has_its_state(
+    config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def note(self: Run, **changes: Any) -> None:
+        if changes.get("finished"):
+            raise Killed
+        real(self, **changes)
+
+    real = Run.note
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "note", note)
+        train(config_of())
+    _, listener = trained(config_of())
+    assert [facts["step"] for facts in listener.of("progress")] == [5, 6]
+
+
 def test_an_interrupted_run_goes_on_only_with_its_own_settings(config_of: ConfigOf) -> None:
-    stop = Stop()
-    stop.ask()
-    train(config_of(), stop=stop)
+    stop_after_one_step(config_of())
     with pytest.raises(BadInput, match="interrupted run of this name"):
         train(config_of(rank=5))
     _, listener = trained(config_of(rank=5), fresh=True)
@@ -291,9 +314,7 @@ def test_an_interrupted_run_goes_on_only_with_its_own_settings(config_of: Config
 
 def test_a_numbered_run_goes_on_under_its_number(config_of: ConfigOf, tmp_path: Path) -> None:
     train(config_of(max_steps=1))
-    stop = Stop()
-    stop.ask()
-    train(config_of(overwrite="number"), stop=stop)
+    stop_after_one_step(config_of(overwrite="number"))
     assert (tmp_path / "out" / "blob-v2-run" / "state.bin").is_file()
     _, listener = trained(config_of(overwrite="number"))
     assert [facts["step"] for facts in listener.of("progress")] == [2, 3, 4, 5, 6]

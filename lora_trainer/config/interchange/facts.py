@@ -106,7 +106,6 @@ MISSING: dict[str, str] = {
     "enable_wildcard": "captions are used as they are, without {a|b} and with their first line only",
     "face_crop_aug_range": "pictures are not cut around faces while training",
     "fp16_master_weights_and_gradients": "the LoRA is kept in fp32",
-    "fp8_base_unet": "the base is held in the precision it computes in, which takes more memory",
     "huber_scale": "the Huber threshold is not scaled",
     "in_json": "captions and tags are read from files beside the pictures, not from one JSON file",
     "initial_epoch": "a run begins at its first epoch",

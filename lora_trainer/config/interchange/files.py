@@ -188,7 +188,7 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _source(values: dict[str, Any], path: Path) -> Source:
     if any(isinstance(values.get(key), dict) for key in ("params", "config_params", "training_params")):
-        return _from_aws(values)
+        return aws_source(values)
     dataset: dict[str, Any] = {key: values.pop(key) for key in ("general", "datasets") if key in values}
     source = Source(values, dataset or None)
     return _with_files(source, path)
@@ -255,11 +255,12 @@ def _prompt_line(values: Mapping[str, Any]) -> str:
     return " ".join([str(values.get("prompt", "")), *words])
 
 
-def _from_aws(values: dict[str, Any]) -> Source:
+def aws_source(values: dict[str, Any]) -> Source:
     """The request that AWS's extension sends to train: https://github.com/awslabs/stable-diffusion-aws-extension."""
     body = _dict(values.get("params", values))
-    training, parameters = _dict(body.get("training_params")), _flat(_dict(body.get("config_params")))
-    tagging = {**body, **parameters}
+    training, config = _dict(body.get("training_params")), _dict(body.get("config_params"))
+    parameters = _flat({name: value for name, value in config.items() if name != "wd14_tagger_params"})
+    tagging = {**body, **config, **parameters}
     settings: dict[str, Any] = {}
     if tagging.get("enable_wd14_tagger"):
         thresholds = _dict(tagging.get("wd14_tagger_params"))

@@ -158,8 +158,8 @@ def _cache_text(source: Given) -> Read:
 
 def _base_precision(source: Given) -> Read:
     full = [source.on("full_fp16"), source.on("full_bf16")]
-    if source.on("fp8_base"):
-        raise Unsupported("the base is held in the precision it computes in, which takes more memory")
+    if any([source.on("fp8_base"), source.on("fp8_base_unet")]):  # ours holds the U-Net so, as the second one says
+        return "fp8"
     if any(full):
         return Changed("auto", "the base is held so anyway, and the LoRA is kept in fp32, which is steadier")
     return None
