@@ -31,6 +31,7 @@ ROOMS = {  # what a room must not load, neither itself nor through what it impor
     "tagging": WEB | {"lora_trainer.preparing", "lora_trainer.training", "lora_trainer.demo", "lora_trainer.commands"},
     "preparing": WEB | {"lora_trainer.training", "lora_trainer.demo", "lora_trainer.commands"},
     "hosts": WEB | TORCH | PICTURES | {"lora_trainer.training", "lora_trainer.demo"},
+    "api": {"gradio", "modules"} | TORCH | MODELS | ABOVE_DATASET,
     "worker": WEB | {"lora_trainer.api", "lora_trainer.commands"},
     "training": WEB | MODELS | {"lora_trainer.tagging", "lora_trainer.preparing", "lora_trainer.demo"},
     "demo": WEB | {"lora_trainer.commands"},
