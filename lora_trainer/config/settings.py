@@ -283,14 +283,15 @@ class Config:
         metadata="ss_mixed_precision")
     base_precision: str = training(
         "auto", "Base model's precision", "How exactly the base model's own weights are held. Less needs less memory.",
-        choices=("auto", "fp32", "fp16", "bf16", "fp8", "int8", "nf4"), kohya="full_fp16 full_bf16 fp8_base fp8_base_unet")
+        choices=("auto", "fp32", "fp16", "bf16", "fp8", "int8", "nf4"),
+        kohya="full_fp16 full_bf16 fp8_base fp8_base_unet")
     gradient_checkpointing: str = training(
         "auto", "Gradient checkpointing", "Needs much less memory and about a quarter more time. "
         "Auto uses it when memory is short.",
         choices=("auto", "on", "off"), kohya="gradient_checkpointing", metadata="ss_gradient_checkpointing")
     savings: tuple[str, ...] = training(
-        SAVINGS, "When memory is short", "What may be done, in this order, so that the run does not end. The first three "
-        "give the same LoRA; the last two change it a little.", choices=SAVINGS)
+        SAVINGS, "When memory is short", "What may be done, in this order, so that the run does not end. The first "
+        "three give the same LoRA; the last two change it a little.", choices=SAVINGS)
     attention: str = training(
         "sdpa", "Attention", "Which code computes attention. torch's own (sdpa) is right for nearly everyone.",
         choices=("sdpa", "xformers"), kohya="sdpa xformers")

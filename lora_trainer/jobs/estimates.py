@@ -54,7 +54,7 @@ class Estimate:
 
 def read_measurement(facts: Mapping[str, Any]) -> Measurement | None:
     """The measurement that a worker's event holds; None where a fact is missing or is no such fact."""
-    row = {"accumulation": 1, "spared": ""} | {name: facts[name] for name in _KINDS if name in facts}
+    row: dict[str, Any] = {"accumulation": 1, "spared": ""} | {name: facts[name] for name in _KINDS if name in facts}
     sound = row.keys() == _KINDS.keys() and all(_is_of(kind, row[name]) for name, kind in _KINDS.items())
     return Measurement(**row) if sound else None
 
@@ -98,7 +98,9 @@ def estimate(config: Config, steps: int | None, history: Sequence[Measurement]) 
 
 
 # How far apart two runs are that differ in one of these; ten times the pixels or ranks count as `math.log(10)`.
-_WEIGHTS = {"family": 8.0, "train": 1.0, "spared": 1.0, "precision": 2.0, "checkpointing": 1.0, "optimizer": 0.5, "base": 0.1}
+_WEIGHTS = {
+    "family": 8.0, "train": 1.0, "precision": 2.0, "checkpointing": 1.0, "spared": 1.0, "optimizer": 0.5, "base": 0.1,
+}  # fmt: skip
 
 
 def _wanted(config: Config, history: Sequence[Measurement]) -> dict[str, Any]:
