@@ -10,12 +10,29 @@ import sys
 from collections.abc import Sequence
 
 from lora_trainer import __version__
-from lora_trainer.commands import check, demo, doctor, export, import_, inspect, prepare, settings, setup, tags, train
+from lora_trainer.commands import (
+    check,
+    demo,
+    doctor,
+    export,
+    import_,
+    inspect,
+    jobs,
+    prepare,
+    queue,
+    settings,
+    setup,
+    tags,
+    train,
+    worker,
+)
 from lora_trainer.config import BadInput
+from lora_trainer.jobs.job import NoSuchJob, WrongState
+from lora_trainer.jobs.store import QueueFailed
 from lora_trainer.packages import PackageProblem
 from lora_trainer.training.failure import TrainingFailed
 
-COMMANDS = (demo, prepare, tags, doctor, train, check, import_, export, inspect, settings, setup)
+COMMANDS = (demo, prepare, tags, doctor, train, queue, jobs, check, import_, export, inspect, settings, setup, worker)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         return int(chosen.run(chosen))
-    except BadInput as error:
+    except (BadInput, NoSuchJob, WrongState) as error:
         print(error, file=sys.stderr)
         return 2
-    except (TrainingFailed, PackageProblem) as error:
+    except (TrainingFailed, PackageProblem, QueueFailed) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -75,23 +75,33 @@ class Bar:
             self._bar.close()
 
     def _started(self, **run: Any) -> None:
-        from tqdm import tqdm
-
         self._say(
             f"{run['name']}: {run['pictures']} pictures, {run['epochs']} epochs, {run['steps']} steps"
             f" on {run['base']} ({run['family']}), seed {run['seed']}"
         )
         if run["step"]:
             self._say(f"Going on after step {run['step']}.")
-        self._bar = tqdm(total=run["steps"], initial=run["step"], unit="step", file=sys.stderr, dynamic_ncols=True)
+        self._open(run["steps"], run["step"])
 
     def _phase(self, name: str, done: int = 0, of: int = 0, **_: Any) -> None:
-        self._bar.set_description(f"{name} {done}/{of}" if of else name)
+        self._open().set_description(f"{name} {done}/{of}" if of else name)
 
-    def _progress(self, step: int, epoch: int, epochs: int, average: float, **_: Any) -> None:
-        self._bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-        self._bar.set_postfix(loss=f"{average:.4f}", refresh=False)
-        self._bar.update(step - self._bar.n)
+    def _progress(self, step: int, steps: int, epoch: int, epochs: int, average: float, **_: Any) -> None:
+        bar = self._open(steps, step)
+        bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
+        bar.set_postfix(loss=f"{average:.4f}", refresh=False)
+        bar.update(step - bar.n)
+
+    def _open(self, steps: int | None = None, step: int = 0) -> Any:
+        """The bar, made when something is first told; how many steps there are may be told later."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=steps, initial=step, unit="step", file=sys.stderr, dynamic_ncols=True)
+        elif steps is not None and self._bar.total != steps:
+            self._bar.reset(steps)
+            self._bar.update(step)
+        return self._bar
 
     def _saved(self, path: str, **_: Any) -> None:
         self._say(f"saved {path}")
@@ -99,14 +109,26 @@ class Bar:
     def _sample(self, path: str, **_: Any) -> None:
         self._say(f"preview {path}")
 
-    def _warning(self, message: str) -> None:
+    def _published(self, lora: str, **_: Any) -> None:
+        self._say(f"published {lora}")
+
+    def _paused(self, freed: int = 0, **_: Any) -> None:
+        self._say(f"Paused; {freed / 2**20:.0f} MiB came off the GPU." if freed else "Paused.")
+
+    def _resumed(self, **_: Any) -> None:
+        self._say("Going on.")
+
+    def _adjusted(self, message: str, **_: Any) -> None:
+        self._say(message)
+
+    def _warning(self, message: str, **_: Any) -> None:
         self._say(f"warning: {message}")
 
-    def _stopped(self, step: int, steps: int) -> None:
+    def _stopped(self, step: int, steps: int, **_: Any) -> None:
         self._say(f"Stopped after step {step} of {steps} and saved; train again with the same config to go on.")
 
     def _finished(self, lora: str, seconds: float, peak_rss_mb: float, **_: Any) -> None:
-        self._bar.refresh()
+        self._open().refresh()
         self._say(f"Finished in {seconds:.0f} s, peak memory {peak_rss_mb:.0f} MiB: {lora}")
 
     def _say(self, line: str) -> None:

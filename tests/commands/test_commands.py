@@ -35,6 +35,12 @@ OPTIONS = {
     ),
     "doctor": ("NAME", "--datasets FOLDER", "--resolution WxH", "--set KEY=VALUE", "--leave-out KIND", "--json"),
     "train": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--fresh", "--json"),
+    "queue": (
+        *("add", "list", "start", "pause", "resume", "stop", "save", "sample", "show", "move", "copy", "retry"),
+        *("delete", "--jobs FOLDER", "--json"),
+    ),
+    "jobs": ("--jobs FOLDER", "--status", "--limit N", "show", "config", "keep", "log", "events", "--json"),
+    "worker": ("FOLDER",),
     "check": ("CONFIG.toml", "--set KEY=VALUE", "--preset NAME", "--json"),
     "import": ("FILE", "--output CONFIG.toml", "--preset NAME", "--force", "--json"),
     "export": ("CONFIG.toml", "--output PLACE", "--force", "--json"),
@@ -142,7 +148,7 @@ def test_json_tells_the_run_event_by_event(command: Command, config_of: ConfigOf
     said = command("train", write_config(config_of(**previews), tmp_path), "--json")
     assert said.code == 0
     events = [json.loads(line) for line in said.out]
-    kinds = [event["event"] for event in events if event["event"] != "phase"]
+    kinds = [event["event"] for event in events if event["event"] not in ("phase", "measured")]
     epoch = ["progress", "progress", "saved", "sample", "sample"]
     assert kinds == ["started", "sample", "sample", *epoch * 3, "finished"]
     started, finished = events[0], events[-1]
