@@ -60,6 +60,15 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink()
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
 def sync_folder(folder: Path) -> None:
     """Forces the folder's names to disk: a rename in it is kept from then on."""
     if os.name == "nt":  # a folder can't be opened there, and NTFS keeps the order of renames itself

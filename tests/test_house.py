@@ -24,6 +24,7 @@ ABOVE_DATASET = {f"lora_trainer.{room}" for room in ("tagging", "preparing", "tr
 ROOMS = {  # what a room must not load, neither itself nor through what it imports
     "packages": WEB | TORCH | PICTURES | {"toml", "lora_trainer.config"},
     "locks": WEB | TORCH | PICTURES | {"lora_trainer.config"},
+    "databases": WEB | TORCH | PICTURES | {"lora_trainer.config"},
     "imports": WEB | TORCH | PICTURES | {"lora_trainer.config"},
     "config": WEB | TORCH | PICTURES | {"lora_trainer.dataset", "lora_trainer.training", "lora_trainer.demo"},
     "jobs": WEB | TORCH | PICTURES | {"lora_trainer.training", "lora_trainer.demo"},

@@ -132,12 +132,12 @@ def queued(stage: Stage) -> Truth:
 
 
 def starting(stage: Stage) -> Truth:
-    """Claimed a moment ago: its worker may or may not be there."""
+    """Claimed a moment ago: its worker may or may not be there, and is started again where it is not."""
     job = stage.stopped()
     stage.queue.resume(job.id)
     wait_for_status(stage.queue, job, "running")
     stage.host.kill()
-    return job, "running" if workers_of(stage.queue.job_folder(job.id)) else "interrupted"
+    return job, "running"
 
 
 def running(stage: Stage) -> Truth:

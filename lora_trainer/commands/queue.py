@@ -13,6 +13,7 @@ from lora_trainer.commands.queued import (
     add_jobs,
     add_status,
     as_json,
+    expected,
     facts_of,
     job_meant,
     lines_of,
@@ -24,10 +25,11 @@ from lora_trainer.commands.queued import (
 from lora_trainer.commands.train import add_config, read_config
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.hosts.alone import NoHost
-from lora_trainer.jobs.job import UNFINISHED
+from lora_trainer.jobs.job import ACTIVE, UNFINISHED
 from lora_trainer.jobs.queue import Queue
 from lora_trainer.jobs.supervisor import Supervisor
 from lora_trainer.jobs.work import Prepare, Work
+from lora_trainer.locks import is_taken
 from lora_trainer.packages import ROOT, activate
 
 Run = Callable[[argparse.Namespace], int]
@@ -59,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     moving.add_argument("where", choices=MOVES)
     for name, do, about in (("copy", copy, "queue a job's config once more"), ("delete", delete, DELETING)):
         action(name, do, about).add_argument("id", type=int, metavar="ID")
-    again = action("retry", retry, "queue a job that failed or was stopped")
+    again = action("retry", retry, "queue a job again that failed, was stopped or interrupted")
     again.add_argument("id", type=int, metavar="ID")
     again.add_argument("--fresh", action="store_true", help="from the beginning, not from its last state")
 
@@ -84,7 +86,8 @@ def add(arguments: argparse.Namespace) -> int:
     activate()
     queue, work = open_queue(arguments), read_work(arguments)
     job = queue.add(work, first=arguments.first)
-    return say(arguments, job, f"Job {job.id}, {job.name}, is queued; `queue start` runs what is queued.")
+    said = f"Job {job.id}, {job.name}, is queued; `queue start` runs what is queued."
+    return say(arguments, job, f"{said} {expected(queue.estimate(work.config))}" if work.train else said)
 
 
 def read_work(arguments: argparse.Namespace) -> Work:
@@ -99,11 +102,14 @@ def read_work(arguments: argparse.Namespace) -> Work:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    jobs = [job for job in open_queue(arguments).line() if arguments.status in (None, job.status)]
+    queue = open_queue(arguments)
+    jobs = [job for job in queue.line() if arguments.status in (None, job.status)]
     if arguments.json:
         print(as_json([facts_of(job) for job in jobs]))
     else:
         print("\n".join(lines_of(jobs)) if jobs else "Nothing runs and nothing waits. `queue add` adds a job.")
+        if any(job.status in ACTIVE for job in jobs) and not is_taken(queue.supervisor_lock):
+            print("Nobody watches the queue, so that this may be out of date; `queue start` does.")
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lora_trainer.commands.datasets import table
 from lora_trainer.config import BadInput, Problem
+from lora_trainer.jobs.estimates import Estimate
 from lora_trainer.jobs.job import ACTIVE, Job
 from lora_trainer.jobs.queue import Queue
 from lora_trainer.packages import ROOT
@@ -89,6 +90,14 @@ def sentences(job: Job) -> Iterator[str]:
     yield from filter(None, (job.cause, job.remedy))
     if job.lora:
         yield f"LoRA: {job.lora}"
+
+
+def expected(estimate: Estimate) -> str:
+    """How long a training will take and how much memory, as far as that can be told."""
+    if estimate.seconds is None or estimate.peak_mb is None:
+        return estimate.why
+    minutes = max(1, round(estimate.seconds / 60))
+    return f"It takes about {minutes // 60} h {minutes % 60} min and {estimate.peak_mb:.0f} MiB. {estimate.why}"
 
 
 def titled(job: Job) -> str:

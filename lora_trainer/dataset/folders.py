@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,15 +80,6 @@ def find_pictures(config: Config) -> Found:
         raise BadInput([reason, *left_out])
     numbered = tuple(replace(picture, index=index) for index, picture in enumerate(pictures))
     return Found(numbered, tuple(left_out), tuple(notices))
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 @dataclass(frozen=True)

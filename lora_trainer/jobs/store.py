@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -12,6 +11,7 @@ from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from lora_trainer.databases import put_aside, told
 from lora_trainer.jobs.estimates import Measurement
 from lora_trainer.jobs.job import ACTIVE, STATUSES, Job, NoSuchJob
 from lora_trainer.jobs.migrations import MIGRATIONS, migrate, version_of
@@ -20,7 +20,6 @@ from lora_trainer.locks import Lock, Taken
 KEPT_MEASUREMENTS = 1000
 _PATIENCE = 60.0  # seconds to wait for another process, which holds the table for a moment
 _LAST_ID = 2**63 - 1
-_OF_THE_DISK = ("disk", "locked", "locking", "readonly", "unable to open", "permission", "memory")
 _COLUMNS = tuple(field.name for field in fields(Job))
 _MEASURED = tuple(field.name for field in fields(Measurement))
 
@@ -100,7 +99,7 @@ class SqliteStore:
                 try:
                     self._connection = self._opened()
                 except _Damaged:
-                    self.notice = f"{path.name} was damaged. It is now {self._put_aside()}, and was built anew."
+                    self.notice = f"{path.name} was damaged. It is now {put_aside(path)}, and was built anew."
                     self._connection = self._opened()
         except (OSError, Taken) as error:
             raise self._unusable(str(error)) from error
@@ -243,21 +242,12 @@ class SqliteStore:
     def _told(self) -> Iterator[None]:
         """Whatever SQLite finds wrong becomes a sentence."""
         try:
-            yield
+            with told(self._unusable, self._damaged):
+                yield
         except sqlite3.IntegrityError as error:
             if "UNIQUE" not in str(error):
                 raise
             raise NameTaken from error
-        except sqlite3.OperationalError as error:
-            # Any other reason is one that only a damaged file can give, as the statements themselves are right.
-            known = any(word in str(error) for word in _OF_THE_DISK)
-            raise (self._unusable(str(error)) if known else self._damaged()) from error
-        except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:  # its other kinds are about statements, not about the file
-                raise
-            raise self._damaged() from error
-        except UnicodeDecodeError as error:  # SQLite's message quotes what it cannot read
-            raise self._damaged() from error
 
     def _unusable(self, reason: str) -> QueueFailed:
         remedy = "Check the rights to its folder and the space on its disk."
@@ -265,15 +255,6 @@ class SqliteStore:
 
     def _damaged(self) -> _Damaged:
         return _Damaged(f"{self._path} is damaged. Start the program again: it is built anew from the jobs' folders.")
-
-    def _put_aside(self) -> str:
-        """Renames the damaged file; returns its name from then on. SQLite's journals go first: they are its own."""
-        names = (f"{self._path.name}.damaged-{number}" for number in itertools.count(1))
-        aside = next(name for name in names if not self._path.with_name(name).exists())
-        for ending in ("-wal", "-shm", "-journal", ""):
-            with contextlib.suppress(FileNotFoundError):
-                self._path.with_name(self._path.name + ending).rename(self._path.with_name(aside + ending))
-        return aside
 
 
 def _rows(db: sqlite3.Connection, where: str, values: Collection[object] = ()) -> list[Job]:

@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_trainer.files import digest
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -30,15 +32,7 @@ def is_same(known: Identity, path: Path) -> bool:
     found = identity(path)
     if (found.size, found.changed_at) == (known.size, known.changed_at):
         return True
-    return found.size == known.size and bool(known.sha256) and sha256(path) == known.sha256
-
-
-def sha256(path: Path) -> str:
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            whole.update(block)
-    return whole.hexdigest()
+    return found.size == known.size and bool(known.sha256) and digest(path) == known.sha256
 
 
 class BaseHash:
@@ -61,4 +55,4 @@ class BaseHash:
         with self._path.open("rb") as file:
             file.seek(0x100000)
             short = hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
-        self._found = {"ss_sd_model_hash": short, "ss_new_sd_model_hash": sha256(self._path)}
+        self._found = {"ss_sd_model_hash": short, "ss_new_sd_model_hash": digest(self._path)}

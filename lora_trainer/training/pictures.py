@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lora_trainer.dataset.buckets import Placement, buckets_for, place
-from lora_trainer.dataset.folders import Picture, digest
+from lora_trainer.dataset.folders import Picture
 from lora_trainer.dataset.pictures import fit, jitter, read_alpha, read_mask, read_picture
+from lora_trainer.files import digest
 from lora_trainer.training import latents as latent
 from lora_trainer.training.allocator import give_back_memory
 from lora_trainer.training.batches import Place

@@ -21,7 +21,10 @@ from PIL import Image
 from lora_trainer.api import Access, mount
 from lora_trainer.hosts.alone import NoHost
 from lora_trainer.jobs.queue import Queue
+from tests.jobs.conftest import queue
 from tests.jobs.patience import until
+
+__all__ = ["queue"]
 
 V1, AWS = "/lora-trainer/v1", "/lora-trainer/aws"
 CHECKPOINT = "base.safetensors [0123456789]"
@@ -69,13 +72,6 @@ class Client:
 
     def delete(self, path: str, **request: Any) -> httpx.Response:
         return self("DELETE", path, **request)
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    queue = Queue(tmp_path / "jobs")
-    yield queue
-    queue.close()
 
 
 @pytest.fixture

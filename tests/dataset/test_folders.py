@@ -11,7 +11,8 @@ from PIL import Image
 
 from lora_trainer.config import BadInput, Config, Subset
 from lora_trainer.dataset import listing
-from lora_trainer.dataset.folders import digest, find_pictures
+from lora_trainer.dataset.folders import find_pictures
+from lora_trainer.files import digest
 
 Configure = Callable[..., Config]
 Draw = Callable[..., Path]

@@ -31,6 +31,7 @@ from lora_trainer.training.loop import train
 from lora_trainer.training.memory import can_refuse, is_out_of_memory
 from lora_trainer.training.models import Models
 from lora_trainer.training.plan import Plan, fingerprint, make_plan
+from tests.training.heard import Heard
 
 ConfigOf = Callable[..., Config]
 Tensors = dict[str, torch.Tensor]
@@ -38,16 +39,7 @@ CPU = torch.device("cpu")
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB."
 
 
-class Listener:
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, kind: str, /, **facts: Any) -> None:
-        self.events.append((kind, facts))
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [facts for name, facts in self.events if name == kind]
-
+class Listener(Heard):
     @property
     def changes(self) -> list[tuple[str, Any, Any]]:
         return [(each["setting"], each["from"], each["to"]) for each in self.of("adjusted")]

@@ -26,23 +26,13 @@ from lora_trainer.training.models import load_models
 from lora_trainer.training.plan import make_plan
 from lora_trainer.training.run import Run
 from lora_trainer.training.steps import Steps
+from tests.training.heard import Heard
 
 CPU = torch.device("cpu")
 ConfigOf = Callable[..., Config]
 
 
-class Listener:
-    """Keeps what a run tells."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, kind: str, /, **facts: Any) -> None:
-        self.events.append((kind, facts))
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [facts for name, facts in self.events if name == kind]
-
+class Listener(Heard):
     @property
     def losses(self) -> list[float]:
         return [facts["loss"] for facts in self.of("progress")]

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from lora_trainer.dataset.folders import LEFT_OUT, ORIGINALS, digest, is_named
+from lora_trainer.dataset.folders import LEFT_OUT, ORIGINALS, is_named
 from lora_trainer.dataset.listing import listed, with_ending
 from lora_trainer.dataset.pictures import PICTURE_ENDINGS
 from lora_trainer.dataset.store.names import stem_key
+from lora_trainer.files import digest
 
 
 class Contents:

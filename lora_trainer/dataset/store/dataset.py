@@ -89,7 +89,7 @@ class Dataset:
         try:
             return cls._open(folder, caption_extension)
         except Damaged:
-            aside = index.put_aside(folder)
+            aside = index.put_aside_index(folder)
             dataset = cls._open(folder, caption_extension)
         dataset.notices.insert(0, f"{_REBUILT}. The old index is {index.HOME}/{aside}.")
         return dataset

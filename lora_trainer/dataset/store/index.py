@@ -7,11 +7,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from lora_trainer.config import BadInput, Problem
+from lora_trainer.databases import put_aside, told
 
 HOME = ".lora_trainer"  # in the set's folder: what is no picture and no caption
 _NAME = "index.sqlite"
@@ -21,7 +22,6 @@ _PAGE = 1 << 14  # bytes: several captions fit, where a page of 4 KiB holds one 
 # 160 MB, many changes of 10,000 captions: then SQLite works its journal in, if nobody has asked for it before.
 _JOURNAL_PAGES = 10_000
 _PARAMETERS = 500  # in one statement: old SQLites take up to 999
-_OF_THE_DISK = ("disk", "locked", "locking", "readonly", "unable to open", "permission", "memory")
 _SCHEMA = """
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL, file TEXT NOT NULL, stamp TEXT NOT NULL,
@@ -160,21 +160,9 @@ class Index:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {_VERSION}")
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self) -> AbstractContextManager[None]:
         """Whatever SQLite finds wrong with the file or the disk becomes a sentence."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            # Any other reason is one that only a damaged file can give, as the statements themselves are right.
-            known = any(word in str(error) for word in _OF_THE_DISK)
-            raise (self._unusable(str(error)) if known else self._damaged()) from error
-        except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:  # its other kinds are about statements, not about the file
-                raise
-            raise self._damaged() from error
-        except UnicodeDecodeError as error:  # SQLite's message quotes what it cannot read
-            raise self._damaged() from error
+        return told(self._unusable, self._damaged)
 
     def _unusable(self, reason: str) -> BadInput:
         problem = f"its index ({HOME}/{_NAME}) cannot be read and written: {reason}"
@@ -186,23 +174,16 @@ class Index:
         return Damaged(Problem("dataset", str(self._set), problem, remedy))
 
 
-def put_aside(folder: Path) -> str:
+def put_aside_index(folder: Path) -> str:
     """Renames a damaged index, so that an empty one takes its place; returns the name that it has from then on.
 
     Raises BadInput where the disk refuses, as Windows does while another program has it open.
     """
-    number = 1
-    while (aside := folder / HOME / f"{_NAME}.damaged-{number}").exists():
-        number += 1
-    # SQLite's journals first: they must not be taken for the empty one's.
     try:
-        for ending in ("-wal", "-shm", "-journal", ""):
-            with contextlib.suppress(FileNotFoundError):
-                (folder / HOME / (_NAME + ending)).rename(f"{aside}{ending}")
+        return put_aside(folder / HOME / _NAME)
     except OSError as error:
         problem = f"its index ({HOME}/{_NAME}) is damaged, and cannot be put aside ({error.strerror})"
         raise BadInput(Problem("dataset", str(folder), problem, "Close other programs that use the set.")) from error
-    return aside.name
 
 
 def rows(db: sqlite3.Connection, where: str = "NOT gone", values: Sequence[object] = ()) -> list[Row]:
