@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.host import HostProcess
-from benchmarks.faults.jobs import FULL, SHORT, Size, environment, job_config, wait_for, wait_for_status
+from benchmarks.faults.jobs import Size, environment, job_config, wait_for, wait_for_status
 from benchmarks.faults.reference import unbroken
 from benchmarks.faults.remains import all_events, damaged, left_behind, workers_of
 from lora_trainer.jobs.event_log import Event
@@ -40,7 +41,7 @@ def fill_disk(work: Path, size: Size) -> dict[str, Any]:
     if not can_mount(disk):
         return dict.fromkeys(FIGURES)
     code = "import sys; from benchmarks.faults.disk import main; main(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(work), "full" if size == FULL else "short"]
+    command = [sys.executable, "-c", code, str(work), json.dumps(asdict(size))]
     run = subprocess.run(
         [*IN_A_NAMESPACE, MOUNTED, str(disk), *command], stdout=subprocess.PIPE, env=environment(),
         encoding="utf-8", check=True,
@@ -124,4 +125,4 @@ def gaps(events: Sequence[Event]) -> int:
 
 
 def main(work: str, size: str) -> None:
-    print(json.dumps(fill(Path(work), FULL if size == "full" else SHORT)))
+    print(json.dumps(fill(Path(work), Size(**json.loads(size)))))
