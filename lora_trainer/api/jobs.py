@@ -62,7 +62,7 @@ class JobRoutes:
         limit = number(request, "limit", 100, MOST_JOBS) or 0
         jobs = self.queue.jobs(status, limit, number(request, "before", None)) if limit else []
         following = jobs[-1].id if jobs and len(jobs) == limit else None
-        return Answer({"jobs": list(map(asdict, jobs)), "next": following, "supervisor": self._supervisor()})
+        return Answer({"jobs": list(map(vars, jobs)), "next": following, "supervisor": self._supervisor()})
 
     def show_job(self, id: str) -> Response:
         return Answer(asdict(self._job(id)))

@@ -16,7 +16,7 @@ from lora_trainer.jobs.controls import FileControl
 from lora_trainer.jobs.event_log import EventWriter
 from lora_trainer.jobs.events import Report
 from lora_trainer.jobs.folder import JobFolder
-from lora_trainer.jobs.processes import die_together
+from lora_trainer.jobs.processes import ANOTHER_HAS_IT, die_together
 from lora_trainer.jobs.publishing import publish
 from lora_trainer.jobs.stops import Control
 from lora_trainer.jobs.work import Work
@@ -27,7 +27,6 @@ from lora_trainer.training.saves import names, of_job
 from lora_trainer.worker.logs import Board, print_line, told_to
 from lora_trainer.worker.reasons import explained
 
-TAKEN = 3  # the exit code of a worker that finds another one at its job
 PATIENCE = 2.0  # seconds, as somebody may just be asking whether the lock is taken
 _held: list[Lock] = []  # until this process ends
 
@@ -35,15 +34,15 @@ _held: list[Lock] = []  # until this process ends
 def work(path: Path) -> int:
     """Does the job in the folder `path`, or goes on with it, and says in its events how that ended.
 
-    Returns 0 where it finished or was stopped, `TAKEN` where another worker has the job. What ends it otherwise is told
-    as the event "failed", and raised.
+    Returns 0 where it finished or was stopped, `ANOTHER_HAS_IT` where another worker has the job. What ends it
+    otherwise is told as the event "failed", and raised.
     """
     folder = JobFolder(path)
     try:
         _held.append(Lock(folder.lock).take(PATIENCE))
     except Taken:
         print(f"Another worker has the job in {path}.", file=sys.stderr)
-        return TAKEN
+        return ANOTHER_HAS_IT
     with EventWriter(folder.events) as events:
         report, job = told_to(events, print_line), None
         try:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from lora_trainer.config import BadInput, Config, Subset
 from lora_trainer.jobs.controls import send
 from lora_trainer.jobs.event_log import Event, follow
+from lora_trainer.jobs.processes import ANOTHER_HAS_IT
 from lora_trainer.jobs.work import Prepare
 from lora_trainer.locks import is_taken
 from lora_trainer.packages import PackageProblem
@@ -23,7 +24,7 @@ from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.loop import train
 from lora_trainer.training.steps import Steps
 from lora_trainer.worker import run
-from lora_trainer.worker.run import TAKEN, work
+from lora_trainer.worker.run import work
 from tests.worker.conftest import Job
 from tests.worker.test_logs import curve
 
@@ -61,7 +62,7 @@ def test_a_worker_obeys_and_is_alone_and_its_lora_is_that_of_the_command(
     send(job.folder, "pause")
     with job.start() as process:
         wait_for(job, process, "paused")
-        assert is_taken(job.folder.lock) and work(job.folder.path) == TAKEN
+        assert is_taken(job.folder.lock) and work(job.folder.path) == ANOTHER_HAS_IT
         told = json.loads(job.folder.worker.read_text(encoding="utf-8"))
         assert told["pid"] == process.pid and told["attempt"] == 1
         commands = [send(job.folder, command) for command in ("save", "sample", "resume")]
