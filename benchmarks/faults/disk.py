@@ -16,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.faults.host import HostProcess
 from benchmarks.faults.jobs import Size, environment, job_config, wait_for, wait_for_status
 from benchmarks.faults.reference import unbroken
@@ -27,7 +29,7 @@ from lora_trainer.jobs.work import Work
 IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 MOUNTED = 'mount -t tmpfs -o size=256m tmpfs "$0" && exec "$@"'
 PAGE = 4096  # bytes; a file on a full disk can still be written up to the end of its last page
-SECONDS_FULL = 0.5  # several steps
+REFUSED = 3  # events, at the least
 FIGURES = (
     "disk_full_events_refused", "disk_full_events_lost", "disk_full_saves_failed", "disk_full_saves_told",
     "disk_full_half_files", "disk_full_left_over_files", "disk_full_unequal_weights",
@@ -67,7 +69,7 @@ def fill(work: Path, size: Size) -> dict[str, Any]:
     with HostProcess(queue.folder):
         wait_for(lambda: any(event.kind == "progress" for event in all_events(folder)), "the first step")
         with full(disk):
-            told = wait_until_refused(folder.events)
+            told = wait_until_refused(folder.events, psutil.Process(workers_of(folder)[0]))
             emptied_at = time.time()
         if size.epochs > 1:
             wait_for(folder.state.exists, "the first epoch's state")
@@ -104,10 +106,11 @@ def full(disk: Path) -> Iterator[None]:
     ballast.unlink()
 
 
-def wait_until_refused(events: Path) -> int:
-    """Until not one more byte of a job's events is taken, and for a while longer; returns the bytes that were."""
+def wait_until_refused(events: Path, worker: psutil.Process) -> int:
+    """Until not one more byte of a job's events is taken, and then some have been refused; returns the bytes taken."""
     wait_for(lambda: events.stat().st_size % PAGE == 0, "events that are refused")
-    time.sleep(SECONDS_FULL)
+    written = worker.io_counters().write_count  # Linux counts those that fail, too
+    wait_for(lambda: worker.io_counters().write_count >= written + REFUSED, "more events")
     return events.stat().st_size
 
 

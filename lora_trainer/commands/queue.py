@@ -27,6 +27,7 @@ from lora_trainer.config import BadInput, Problem
 from lora_trainer.hosts.alone import NoHost
 from lora_trainer.jobs.job import ACTIVE, UNFINISHED
 from lora_trainer.jobs.queue import Queue
+from lora_trainer.jobs.stops import stop_on_interrupt
 from lora_trainer.jobs.supervisor import Supervisor
 from lora_trainer.jobs.work import Prepare, Work
 from lora_trainer.locks import is_taken
@@ -117,16 +118,17 @@ def start(arguments: argparse.Namespace) -> int:
     activate()
     queue = open_queue(arguments)
     supervisor = Supervisor(queue, NoHost())
-    supervisor.start()
-    try:
-        ended = watch(queue, supervisor, arguments.json)
-    except KeyboardInterrupt:
+    with stop_on_interrupt() as stop:
+        supervisor.start()
+        try:
+            ended = watch(queue, supervisor, stop, arguments.json)
+        finally:
+            supervisor.close()
+    if stop.wanted:
         job = running_job(queue)
         left = f"Job {job.id} goes on by itself; `queue start` watches it again." if job else "Nothing was running."
         print(left, file=sys.stderr)
         return 0
-    finally:
-        supervisor.close()
     return 1 if any(job.status in ("failed", "interrupted") for job in ended) else 0
 
 

@@ -10,26 +10,28 @@ from lora_trainer.commands.queued import titled
 from lora_trainer.jobs.event_log import Event, end_of_events, read_events
 from lora_trainer.jobs.job import Job, NoSuchJob
 from lora_trainer.jobs.queue import Queue
+from lora_trainer.jobs.stops import Stop
 from lora_trainer.jobs.store import QueueFailed
 from lora_trainer.jobs.supervisor import Supervisor
 
 EVERY = 0.3  # seconds between two looks
 
 
-def watch(queue: Queue, supervisor: Supervisor, as_json: bool) -> list[Job]:
-    """Tells the events of the jobs from here on, and returns those that were met, as they ended."""
+def watch(queue: Queue, supervisor: Supervisor, stop: Stop, as_json: bool) -> list[Job]:
+    """Tells the events of the jobs until none is left or `stop` is wanted; returns those that have ended meanwhile."""
     teller, watched = Teller(as_json), Watched(queue)
     try:
-        while True:
+        while not stop.wanted:
             teller.remark(supervisor.watching or supervisor.trouble)
             try:
                 if not watched.look(teller):
-                    return watched.ended
+                    break
             except QueueFailed as problem:  # such as a full disk, on which there may be room again
                 teller.remark(str(problem))
             time.sleep(EVERY)
     finally:
         teller.close()
+    return watched.ended
 
 
 class Watched:
