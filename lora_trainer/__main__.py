@@ -6,6 +6,7 @@ Exit codes: 0 done, or stopped by Ctrl-C and saved; 1 failed; 2 bad input.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (TrainingFailed, PackageProblem, QueueFailed) as error:
         print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read this, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's last flush then goes
         return 1
     except KeyboardInterrupt:
         print("Stopped at once; what was saved before stays.", file=sys.stderr)

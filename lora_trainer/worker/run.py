@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.config import Config
+from lora_trainer.config import BadInput, Config, Problem
 from lora_trainer.files import remove_temporaries, write_text
 from lora_trainer.imports import UNUSED, without
 from lora_trainer.jobs.controls import FileControl
@@ -38,6 +38,8 @@ def work(path: Path) -> int:
     otherwise is told as the event "failed", and raised.
     """
     folder = JobFolder(path)
+    if not folder.path.is_dir():
+        raise BadInput(Problem("job", str(path), "there is no such folder", "Name a job's, such as jobs/12."))
     try:
         _held.append(Lock(folder.lock).take(PATIENCE))
     except Taken:

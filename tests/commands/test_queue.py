@@ -228,6 +228,20 @@ def test_the_queue_is_run_until_nothing_is_left(
     assert any("other.safetensors" in line for line in failed) and "The log ends with:" in failed
 
 
+def test_who_has_read_enough_is_no_error(add: Callable[..., Any], queue: Queue, folder: Path) -> None:
+    add()
+    with EventWriter(queue.job_folder(1).events) as report:
+        for step in range(9000):
+            report("progress", step=step)
+    command = [sys.executable, "-m", "lora_trainer", "jobs", "--jobs", str(folder), "events", "1"]
+    environment = environment_for_child()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout and child.stderr
+        assert json.loads(child.stdout.readline())["step"] == 0
+        child.stdout.close()
+        assert child.stderr.read() == b""
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lora_trainer", "queue", "start", "--jobs", str(folder), "--json"],

@@ -168,6 +168,12 @@ def test_every_failure_is_told(job_of: JobOf, here: None, monkeypatch: pytest.Mo
     assert damaged.last("failed")["reason"] == "bad_input"
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there is no such folder"):
+        work(tmp_path / "12")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_worker_had_not_written_to_its_end_is_removed(job_of: JobOf, here: None) -> None:
     job = job_of(rank=0)
     cut_off = job.folder.models / ".blob.safetensors.99.tmp"
