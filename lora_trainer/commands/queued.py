@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -41,7 +42,10 @@ def natural(text: str) -> int:
 
 
 def open_queue(arguments: argparse.Namespace) -> Queue:
-    return Queue(arguments.jobs.expanduser())
+    queue = Queue(arguments.jobs.expanduser())
+    for notice in queue.notices:
+        print(notice, file=sys.stderr)
+    return queue
 
 
 def running_job(queue: Queue) -> Job | None:

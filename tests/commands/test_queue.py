@@ -228,6 +228,15 @@ def test_the_queue_is_run_until_nothing_is_left(
     assert any("other.safetensors" in line for line in failed) and "The log ends with:" in failed
 
 
+def test_a_damaged_table_is_told(said: Callable[..., Said], add: Callable[..., Any], folder: Path) -> None:
+    add()
+    for path in folder.glob("jobs.sqlite*"):
+        path.write_bytes(b"damaged" * 1000 if path.suffix == ".sqlite" else b"")
+    told = said("queue")
+    assert told.code == 0 and any("blob" in line for line in told.out)
+    assert any("jobs.sqlite was damaged" in line for line in told.errors)
+
+
 def test_who_has_read_enough_is_no_error(add: Callable[..., Any], queue: Queue, folder: Path) -> None:
     add()
     with EventWriter(queue.job_folder(1).events) as report:
