@@ -161,7 +161,7 @@ def read_training(body: Body, places: Places) -> tuple[Work, Report]:
     if config.output_name is None:
         raise problem("config_params", None, 'object has missing required properties (["output_name"])', "Give it.")
     tagged = Prepare(config.subsets[0].folder) if source.settings else None
-    return Work(config, tagged), imported.report
+    return places.inside(Work(config, tagged)), imported.report
 
 
 def _family(name: str) -> str:

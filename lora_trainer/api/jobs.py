@@ -121,7 +121,7 @@ def read_work(body: Body, places: Places) -> Work:
     if prepare is not None:
         given = prepare.get("folder") or config.dataset_name
         prepare = read_prepare({**prepare, "folder": _dataset(given, places)})
-    return Work(config, prepare, body.get("train", True))
+    return places.inside(Work(config, prepare, body.get("train", True)))
 
 
 def _dataset(given: Any, places: Places) -> Any:

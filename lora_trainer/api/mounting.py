@@ -36,7 +36,7 @@ def mount(
     """
     kept = [route for route in app.router.routes if not getattr(route, "path", "").startswith(f"{PREFIX}/")]
     app.router.routes[:] = kept
-    places = Places(host, datasets.absolute())
+    places = Places(host, datasets.absolute(), anywhere=not (access.listening_remotely or access.allowed_remotely))
     ours = (
         SettingRoutes(queue, places),
         JobRoutes(queue, supervisor, places),

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_trainer.api.answers import Refused, problem
-from lora_trainer.config import file_name_fault
+from lora_trainer.config import BadInput, Problem, file_name_fault
 from lora_trainer.hosts.host import Host
+from lora_trainer.jobs.work import Work, paths_of
 
 
 @dataclass(frozen=True)
 class Places:
-    """`datasets` holds a folder for each dataset."""
+    """`datasets` holds a folder for each dataset. `anywhere`: requests may name any path, as their sender sits here."""
 
     host: Host
     datasets: Path
+    anywhere: bool = True
+
+    def inside(self, work: Work) -> Work:
+        """The work, unless a path in it leads out of this host's folders and requests come from other machines.
+
+        Raises BadInput with each such path, before anything has been looked for there.
+        """
+        checkpoints = (path.parent for _, path in self.host.checkpoints())
+        roots = [os.path.realpath(root) for root in (self.datasets, *self.host.lora_folders(), *checkpoints)]
+        remedy = "Use a name, or a path in the folders of datasets, checkpoints and LoRAs."
+        faults = [
+            Problem(setting, path, "lies outside the folders that other machines may use", remedy)
+            for setting, path in (() if self.anywhere else paths_of(work))
+            if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots)
+        ]
+        if faults:
+            raise BadInput(faults)
+        return work
 
     def has_dataset(self, name: str) -> bool:
         return is_fit(name) and (self.datasets / name).is_dir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,16 @@ def absolute(work: Work) -> Work:
     subsets = tuple(_with_folder(subset) for subset in config.subsets)
     paths: dict[str, Any] = {name: _absolute(getattr(config, name)) for name in PATHS if getattr(config, name)}
     return replace(work, config=replace(config, subsets=subsets, **paths), prepare=prepare)
+
+
+def paths_of(work: Work) -> Iterator[tuple[str, str]]:
+    """Every path that the work names, each after its setting."""
+    yield from ((name, path) for name in PATHS if (path := getattr(work.config, name)))
+    yield from ((f"subsets.{number}.folder", subset.folder) for number, subset in enumerate(work.config.subsets, 1))
+    if prepare := work.prepare:
+        yield "prepare.folder", prepare.folder
+        yield from (("prepare.sources", source) for source in prepare.sources)
+        yield from (("prepare.models", path) for path in [prepare.models] if path)
 
 
 PATHS = tuple(name for name, row in SETTINGS.items() if row.path)

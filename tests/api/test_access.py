@@ -44,6 +44,24 @@ def test_another_name_than_this_machines_own_is_refused_without_users(client_of:
     assert client_of(base, allowed=True).get(f"{V1}/jobs").status_code == 200
 
 
+@pytest.mark.parametrize("route", ["jobs", "config/check"])
+def test_from_other_machines_no_path_leads_out_of_the_hosts_folders(
+    client_of: Any, config_of: Any, tmp_path: Path, route: str
+) -> None:
+    outside = str(tmp_path.parent / "secret")
+    bad = config_of(
+        base_model=outside, vae=outside, output_folder=f"{tmp_path}/Lora/../..", subsets=[{"folder": outside}]
+    )
+    prepare = {"folder": "zdm", "sources": [outside]}
+    remote = client_of(remote=True, users=USERS, auth=("plain", "word"))
+    problems = remote.post(f"{V1}/{route}", json={"config": bad, "prepare": prepare}).json()["problems"]
+    settings = {each["setting"] for each in problems if "lies outside" in each["problem"]}
+    assert settings == {"base_model", "vae", "output_folder", "subsets.1.folder", "prepare.sources"}
+    assert remote.post(f"{V1}/jobs", json={"config": config_of()}).status_code == 201
+    here = client_of().post(f"{V1}/{route}", json={"config": bad, "prepare": prepare}).json()["problems"]
+    assert here and not any("lies outside" in each["problem"] for each in here)
+
+
 def test_a_host_that_listens_remotely_is_closed_without_users_unless_asked_for(client_of: Any) -> None:
     assert client_of(remote=True).get(f"{V1}/jobs").status_code == 403
     assert client_of(remote=True, allowed=True).get(f"{V1}/jobs").status_code == 200
