@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,11 +229,12 @@ def test_the_queue_is_run_until_nothing_is_left(
     assert any("other.safetensors" in line for line in failed) and "The log ends with:" in failed
 
 
-def test_a_damaged_table_is_told(said: Callable[..., Said], add: Callable[..., Any], folder: Path) -> None:
+def test_a_damaged_table_is_told(said: Callable[..., Said], add: Callable[..., Any], tmp_path: Path) -> None:
     add()
-    for path in folder.glob("jobs.sqlite*"):
-        path.write_bytes(b"damaged" * 1000 if path.suffix == ".sqlite" else b"")
-    told = said("queue")
+    copied = tmp_path / "copied"  # which nobody has open
+    shutil.copytree(tmp_path / "jobs" / "1", copied / "1")
+    (copied / "jobs.sqlite").write_bytes(b"damaged" * 1000)
+    told = said("queue", "--jobs", copied)
     assert told.code == 0 and any("blob" in line for line in told.out)
     assert any("jobs.sqlite was damaged" in line for line in told.errors)
 
