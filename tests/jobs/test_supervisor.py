@@ -20,7 +20,7 @@ from lora_trainer.jobs import watch
 from lora_trainer.jobs.event_log import EventWriter, read_events
 from lora_trainer.jobs.folder import JobFolder, job_folders
 from lora_trainer.jobs.job import Job
-from lora_trainer.jobs.processes import end
+from lora_trainer.jobs.processes import end, is_running
 from lora_trainer.jobs.queue import Queue, QueueFailed
 from lora_trainer.jobs.supervisor import NotFreed, Supervisor
 from lora_trainer.jobs.watch import Watch
@@ -387,7 +387,8 @@ def test_a_job_that_another_worker_has(house: House) -> None:
     id = house.add()
     lock = Lock(house.folder(id).lock).take()
     house.supervise()
-    until(lambda: house.folder(id).log.exists() and house.queue.job(id).pid)
+    second = until(lambda: house.queue.job(id).pid) or 0
+    until(lambda: not is_running(second))  # which could still take the lock, once that is free
     with subprocess.Popen([sys.executable, str(stub_host.STUB), str(house.folder(id).path)]) as third:
         assert third.wait() == 3
     assert house.queue.job(id).status == "running"
