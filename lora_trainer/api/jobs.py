@@ -16,14 +16,13 @@ from lora_trainer.api.places import Places, is_fit
 from lora_trainer.api.stream import events_answer
 from lora_trainer.config import as_dict, from_dict
 from lora_trainer.jobs.job import STATUSES, Job
-from lora_trainer.jobs.queue import Queue
+from lora_trainer.jobs.queue import PLACES, Queue
 from lora_trainer.jobs.supervisor import Supervisor
 from lora_trainer.jobs.work import Work, read_prepare
 
 MOST_JOBS = 1000
 MOST_LINES = 10_000
 WORK = {"config": dict, "prepare": dict, "train": bool}
-PLACES = ("up", "down", "first", "last")
 
 
 @dataclass(frozen=True)

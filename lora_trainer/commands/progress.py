@@ -109,17 +109,14 @@ class Bar:
     def _sample(self, path: str, **_: Any) -> None:
         self._say(f"preview {path}")
 
-    def _published(self, lora: str, **_: Any) -> None:
-        self._say(f"published {lora}")
-
     def _paused(self, freed: int = 0, **_: Any) -> None:
         self._say(f"Paused; {freed / 2**20:.0f} MiB came off the GPU." if freed else "Paused.")
 
     def _resumed(self, **_: Any) -> None:
         self._say("Going on.")
 
-    def _adjusted(self, message: str, **_: Any) -> None:
-        self._say(message)
+    def _adjusted(self, sentence: str, **_: Any) -> None:
+        self._say(sentence)
 
     def _warning(self, message: str, **_: Any) -> None:
         self._say(f"warning: {message}")
@@ -127,9 +124,10 @@ class Bar:
     def _stopped(self, step: int, steps: int, **_: Any) -> None:
         self._say(f"Stopped after step {step} of {steps} and saved; train again with the same config to go on.")
 
-    def _finished(self, lora: str, seconds: float, peak_rss_mb: float, **_: Any) -> None:
+    def _finished(self, lora: str, seconds: float | None = None, peak_rss_mb: float = 0, **_: Any) -> None:
         self._open().refresh()
-        self._say(f"Finished in {seconds:.0f} s, peak memory {peak_rss_mb:.0f} MiB: {lora}")
+        took = "" if seconds is None else f" in {seconds:.0f} s, peak memory {peak_rss_mb:.0f} MiB"
+        self._say(f"Finished{took}: {lora}")  # a worker that only had to publish trained nothing itself
 
     def _say(self, line: str) -> None:
         if self._bar is None:

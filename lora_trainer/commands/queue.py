@@ -26,7 +26,7 @@ from lora_trainer.commands.train import add_config, read_config
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.hosts.alone import NoHost
 from lora_trainer.jobs.job import ACTIVE, UNFINISHED
-from lora_trainer.jobs.queue import Queue
+from lora_trainer.jobs.queue import PLACES, Queue
 from lora_trainer.jobs.stops import stop_on_interrupt
 from lora_trainer.jobs.supervisor import Supervisor
 from lora_trainer.jobs.work import Prepare, Work
@@ -34,7 +34,6 @@ from lora_trainer.locks import is_taken
 from lora_trainer.packages import ROOT, activate
 
 Run = Callable[[argparse.Namespace], int]
-MOVES = ("up", "down", "first", "last")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_id(action("show", show, "a job in full"))
     moving = action("move", move, "let a job run earlier or later")
     moving.add_argument("id", type=int, metavar="ID")
-    moving.add_argument("where", choices=MOVES)
+    moving.add_argument("where", choices=PLACES)
     for name, do, about in (("copy", copy, "queue a job's config once more"), ("delete", delete, DELETING)):
         action(name, do, about).add_argument("id", type=int, metavar="ID")
     again = action("retry", retry, "queue a job again that failed, was stopped or interrupted")

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lora_trainer.files import sync_folder, temporary_path
+from lora_trainer.files import sync_folder, written_whole
 
 
 def publish(source: Path, target: Path) -> None:
@@ -26,17 +26,7 @@ def publish(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # on another disk, or on one without links
-        _copy(source, target)
-    sync_folder(target.parent)
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = temporary_path(target)
-    try:
-        with source.open("rb") as read, temporary.open("wb") as written:
-            shutil.copyfileobj(read, written, 1 << 20)
-            written.flush()
-            os.fsync(written.fileno())
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with written_whole(target) as temporary:
+            shutil.copyfile(source, temporary)
+    else:
+        sync_folder(target.parent)

@@ -26,7 +26,7 @@ from lora_trainer.jobs.tail import tail
 from lora_trainer.jobs.work import Work, absolute
 from lora_trainer.locks import Taken, is_taken
 
-__all__ = ["NoSuchJob", "Queue", "QueueFailed", "WrongState"]
+__all__ = ["PLACES", "NoSuchJob", "Queue", "QueueFailed", "WrongState"]
 
 PLACES = ("up", "down", "first", "last")
 _NUMBERED = re.compile(r"(.+)-v(\d{1,9})")
