@@ -39,6 +39,7 @@ class Setting:
     maximum: float | None = None
     below: float | None = None  # like maximum, the bound itself excluded
     multiple_of: int | None = None
+    slider_step: float | None = None  # of a number with a fraction; without it, it is typed
     unit: str = ""
     path: bool = False  # a file or folder of the user's machine
     seaart: str = ""  # the Japanese label

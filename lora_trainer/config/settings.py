@@ -184,10 +184,10 @@ class Config:
         choices=("none", *TAG_TAGGERS, "blip", "florence-2"), seaart="タグ付けアルゴリズム")
     tag_threshold: float = dataset(
         0.35, "Tag threshold", "How sure the tagger must be of a tag. Lower gives more tags, and more wrong ones.",
-        minimum=0, maximum=1, seaart="タグ付け閾値", applies=WITH_TAGS)
+        minimum=0, maximum=1, slider_step=0.01, seaart="タグ付け閾値", applies=WITH_TAGS)
     character_threshold: float = dataset(
         0.85, "Character tag threshold", "How sure the tagger must be of a known character's name.",
-        minimum=0, maximum=1,
+        minimum=0, maximum=1, slider_step=0.01,
         applies=Applies("Used only by the WD14 taggers.", lambda config: config.tagger in WD_TAGGERS))
     excluded_tags: tuple[str, ...] = dataset(
         (), "Excluded tags", "Tags that the tagger never gives.", applies=WITH_TAGS)
@@ -348,7 +348,7 @@ class Config:
         (), "Optimizer arguments", "Further arguments of the optimizer, each as name=value, such as weight_decay=0.01.",
         kohya="optimizer_args")
     train: str | None = learning(
-        None, "Train", "Which parts learn. The U-Net learns looks and style; the text encoder learns words. Empty "
+        None, "What to train", "Which parts learn. The U-Net learns looks and style; the text encoder learns words. Empty "
         "trains both for SD1.5 and SD2, and the U-Net alone for SDXL and Flux.",
         choices=("both", "unet", "text_encoder"),
         family_defaults={"sd15": "both", "sd2": "both", "sdxl": "unet", "flux": "unet"},
