@@ -1,0 +1,33 @@
+"""How much a run writes to the disk."""
+
+from __future__ import annotations
+
+import math
+
+from lora_trainer.config import FAMILIES, Config
+
+# Numbers that a LoRA of rank 1 has: the sum of inputs and outputs over the layers that get one.
+NUMBERS = {
+    "sd15": {"unet": 423_936, "text_encoder": 12 * (4 * (768 + 768) + 2 * (768 + 3072))},
+    "sdxl": {
+        "unet": 2_659_840,
+        "text_encoder": 12 * (4 * (768 + 768) + 2 * (768 + 3072)) + 32 * (4 * (1280 + 1280) + 2 * (1280 + 5120)),
+    },
+}
+BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
+STATE_BYTES = 12  # for each number: itself in float32, and two that AdamW keeps
+
+
+def disk_mb(config: Config, family: str, steps: int | None) -> float | None:
+    """MiB of all the LoRAs and the training state of a run with AdamW; None where they are not known beforehand."""
+    if config.kind != "LoRA" or config.block_wise or family not in NUMBERS or family not in FAMILIES:
+        return None
+    config = config.for_family(family)
+    parts = NUMBERS[family] if config.train == "both" else {str(config.train): NUMBERS[family][str(config.train)]}
+    numbers = sum(parts.values()) * config.rank
+    by_steps = steps // config.save_every_steps if steps and config.save_every_steps else 0
+    saves = math.ceil(config.epochs / config.save_every_epochs) + by_steps
+    if config.keep_last:
+        saves = min(saves, config.keep_last)
+    state = STATE_BYTES if config.save_state != "off" else 0
+    return numbers * (saves * BYTES[config.save_precision] + state) / 2**20
