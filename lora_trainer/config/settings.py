@@ -348,8 +348,8 @@ class Config:
         (), "Optimizer arguments", "Further arguments of the optimizer, each as name=value, such as weight_decay=0.01.",
         kohya="optimizer_args")
     train: str | None = learning(
-        None, "What to train", "Which parts learn. The U-Net learns looks and style; the text encoder learns words. Empty "
-        "trains both for SD1.5 and SD2, and the U-Net alone for SDXL and Flux.",
+        None, "What to train", "Which parts learn. The U-Net learns looks and style; the text encoder learns words. "
+        "Empty trains both for SD1.5 and SD2, and the U-Net alone for SDXL and Flux.",
         choices=("both", "unet", "text_encoder"),
         family_defaults={"sd15": "both", "sd2": "both", "sdxl": "unet", "flux": "unet"},
         seaart="U-Netのみ / テキストエンコーダのみをトレーニング",

@@ -14,7 +14,8 @@ from lora_trainer.config.form import AUTOMATIC, Kind, as_form, choices, from_for
 def test_a_form_gives_back_the_config_that_it_was_made_of() -> None:
     assert from_form(as_form(Config())) == Config()
     config = Config(
-        subsets=(Subset("pictures", repeats=3),), resolution=(512, 768), optimizer_args=("weight_decay=0.01", "eps=1e-6"),
+        subsets=(Subset("pictures", repeats=3),), resolution=(512, 768),
+        optimizer_args=("weight_decay=0.01", "eps=1e-6"),
         noise_offset=0.0357, text_encoder_lr=(5e-5, 1e-5), shuffle_tags=True, optimizer="Lion", max_token_length=225,
         savings=("fp8",), block_wise=True, block_lr_weights="cosine+0.25", block_ranks=tuple(range(25)),
     )  # fmt: skip
