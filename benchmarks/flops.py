@@ -9,8 +9,9 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
+from lora_trainer.inspecting import identify
 from lora_trainer.training.device import DTYPES
-from lora_trainer.training.families import family_of, identify
+from lora_trainer.training.families import family_of
 from lora_trainer.training.families.text import Conditioning
 
 

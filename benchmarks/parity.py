@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
 
 def chosen_cases(arguments: argparse.Namespace) -> dict[str, Case]:
     """The cases asked for by name, or by --set, or all; with a base or a family, those of that family."""
-    from lora_trainer.training.families import identify
+    from lora_trainer.inspecting import identify
 
     family = identify(arguments.base).family if arguments.base else arguments.family
     own = shlex.join(arguments.set)

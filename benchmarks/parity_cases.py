@@ -45,7 +45,8 @@ def _turned_projection(plan: Any) -> bool:
     """Whether the base has a text projection in open_clip's layout that differs from its transpose."""
     if plan.base.family != "sdxl" or plan.base.layout != "original":
         return False
-    from lora_trainer.training.families.header import read_header, read_tensors
+    from lora_trainer.inspecting.header import read_header
+    from lora_trainer.training.families.tensors import read_tensors
 
     tensors = read_header(plan.base.path).tensors
     ((_, matrix),) = read_tensors({PROJECTION: tensors[PROJECTION]})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from lora_trainer.training.families.facts import FAMILIES
+from lora_trainer.inspecting.facts import FAMILIES
 from tests.make_base import Models, make_base, text_encoder
 
 NORM_GROUPS = 8

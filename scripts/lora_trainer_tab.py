@@ -1,1 +1,5 @@
-"""Where the WebUI looks for the extension's tab. It has none: training is done on the command line."""
+"""Where the WebUI looks for the extension's tab."""
+
+from lora_trainer.hosts import webui
+
+webui.register()

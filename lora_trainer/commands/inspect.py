@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.packages import activate
+from lora_trainer.inspecting import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    activate()
-    from lora_trainer.training.families import describe
-
     facts = describe(arguments.file)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))

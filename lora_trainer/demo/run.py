@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from lora_trainer.config import Config, Subset
-from lora_trainer.demo.contact_sheet import contact_sheet
 from lora_trainer.demo.mascots import MASCOT
 from lora_trainer.demo.score import Scene, Score, denoising_loss, held_back_scenes, learned, margin
 from lora_trainer.files import write_text, written_whole
 from lora_trainer.jobs.events import Report, silent
+from lora_trainer.sheets.contact_sheet import contact_sheet
 from lora_trainer.training.device import choose_precision, peak_memory
 from lora_trainer.training.latents import encode
 from lora_trainer.training.loop import train

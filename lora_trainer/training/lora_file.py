@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lora_trainer.files import written_whole
-from lora_trainer.training.families.header import read_header, read_tensors
+from lora_trainer.inspecting.header import read_header
+from lora_trainer.training.families.tensors import read_tensors
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -13,7 +13,7 @@ from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, d
 from lora_trainer.dataset.buckets import Placement, buckets_for, place
 from lora_trainer.dataset.epochs import plan_epoch
 from lora_trainer.dataset.folders import Found, Picture, find_pictures
-from lora_trainer.training.families import BaseModel, identify
+from lora_trainer.inspecting import BaseModel, identify
 
 Value = TypeVar("Value")
 

@@ -14,10 +14,10 @@ from accelerate.utils import broadcast_object_list
 
 from lora_trainer.config import BadInput, Config, Problem
 from lora_trainer.files import write_text
+from lora_trainer.inspecting.header import read_header
+from lora_trainer.inspecting.identify import folder_tensors
 from lora_trainer.training.base_hash import Identity, identity, is_same
 from lora_trainer.training.failure import TrainingFailed
-from lora_trainer.training.families.header import read_header
-from lora_trainer.training.families.identify import folder_tensors
 from lora_trainer.training.ladder import adjusted
 from lora_trainer.training.plan import Plan, draw_seed, fingerprint, make_plan
 from lora_trainer.training.saves import Outputs, check_writable, choose_outputs, names, of_job

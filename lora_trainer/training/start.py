@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from lora_trainer.config import BadInput, Config, Problem
-from lora_trainer.training.families import FAMILIES, Facts
-from lora_trainer.training.families.describe_lora import describe_lora
-from lora_trainer.training.families.facts import UNET_LORA_PREFIX
-from lora_trainer.training.families.header import Header, bad_model, read_header, read_tensors
-from lora_trainer.training.families.identify import read_json
-from lora_trainer.training.families.kinds import kind_of
+from lora_trainer.inspecting import FAMILIES, Facts
+from lora_trainer.inspecting.describe_lora import describe_lora
+from lora_trainer.inspecting.facts import UNET_LORA_PREFIX
+from lora_trainer.inspecting.header import Header, bad_model, read_header
+from lora_trainer.inspecting.identify import read_json
+from lora_trainer.inspecting.kinds import kind_of
+from lora_trainer.inspecting.lora_names import is_lora, parsed, place
 from lora_trainer.training.families.layout import unet_module_name
-from lora_trainer.training.families.lora_names import is_lora, parsed, place
+from lora_trainer.training.families.tensors import read_tensors
 from lora_trainer.training.lora import LoraNetwork
 
 Tensors = Mapping[str, Tensor]  # of one module, by what they are there: "lora_down.weight", "alpha"

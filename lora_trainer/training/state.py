@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.files import written_whole
-from lora_trainer.training.families.header import UNPICKLING_GARBAGE
+from lora_trainer.training.families.tensors import UNPICKLING_GARBAGE
 
 
 @dataclass

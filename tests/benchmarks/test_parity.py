@@ -15,7 +15,7 @@ from benchmarks.peer import PeerFailed
 from benchmarks.sample_pictures import FOLDERS, make_pictures
 from benchmarks.small_base import SIZES, make_small_base
 from lora_trainer.config import problems
-from lora_trainer.training.families import identify
+from lora_trainer.inspecting import identify
 from lora_trainer.training.plan import make_plan
 
 WANTED: dict[str, object] = {"base": None, "family": None, "cases": None, "set": [], "resolution": 128, "steps": 20}

@@ -31,7 +31,7 @@ FLOATS = [name for name, row in SETTINGS.items() if row.type is float]
 
 
 @given(st.dictionaries(st.sampled_from(FLOATS), st.floats(allow_nan=False, allow_infinity=False)))
-def test_numbers_are_kept_to_the_last_digit(values: dict[str, float]) -> None:
+def test_numbers_are_kept_to_the_last_digit(values: dict[str, Any]) -> None:
     config = replace(Config(), **values)
     assert from_form(as_form(config)) == config
 

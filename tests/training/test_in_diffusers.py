@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_trainer.training.families import FAMILIES
+from lora_trainer.inspecting import FAMILIES
 from lora_trainer.training.families.sd import StableDiffusion
 from lora_trainer.training.lora import LoraNetwork, Target
 from lora_trainer.training.lora_file import save_lora

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from lora_trainer.config import Config
-from lora_trainer.training.families import FAMILIES, family_of
+from lora_trainer.inspecting import FAMILIES
+from lora_trainer.training.families import family_of
 from lora_trainer.training.families.text import TextEncoders
 from lora_trainer.training.lora import LoraNetwork
 from lora_trainer.training.targets import targets

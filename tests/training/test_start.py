@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_trainer.config import BadInput, Config
-from lora_trainer.training.families import FAMILIES
-from lora_trainer.training.families.header import read_header
+from lora_trainer.inspecting import FAMILIES
+from lora_trainer.inspecting.header import read_header
 from lora_trainer.training.families.sd import StableDiffusion
 from lora_trainer.training.lora import LoraNetwork, Target
 from lora_trainer.training.start import key_of, read_lora, start_from

@@ -1,4 +1,4 @@
-"""Base models: what a file is, its parts as modules, and what a training loop needs to know of its family.
+"""Base models: their parts as modules, and what a training loop needs to know of their family.
 
 Importing this loads neither diffusers nor transformers; `family_of` does, as it is called for when a model is loaded.
 """
@@ -8,16 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lora_trainer.training.families.describe import describe
-from lora_trainer.training.families.facts import FAMILIES, Facts
-from lora_trainer.training.families.identify import BaseModel, identify
+from lora_trainer.inspecting import FAMILIES, BaseModel, Facts
 
 if TYPE_CHECKING:
     import torch
 
     from lora_trainer.training.families.text import Conditioning
 
-__all__ = ["FAMILIES", "BaseModel", "Facts", "Family", "describe", "family_of", "identify"]
 
 
 class Family(Protocol):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lora_trainer.training.families.facts import EOS_ID, NORM_GROUPS, Facts, TextEncoderFacts
+from lora_trainer.inspecting.facts import EOS_ID, NORM_GROUPS, Facts, TextEncoderFacts
 
 Shapes = Mapping[str, tuple[int, ...]]
 Metadata = Mapping[str, str]

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_trainer.config.problems import BadInput
+from lora_trainer.inspecting.facts import EOS_ID, FAMILIES, TextEncoderFacts
+from lora_trainer.inspecting.header import TensorInfo, bad_model, is_folder, read_header
+from lora_trainer.inspecting.identify import BaseModel, folder_tensors, read_json
 from lora_trainer.training.families import configs
-from lora_trainer.training.families.facts import EOS_ID, FAMILIES, TextEncoderFacts
-from lora_trainer.training.families.header import TensorInfo, bad_model, is_folder, read_header, read_tensors
-from lora_trainer.training.families.identify import BaseModel, folder_tensors, read_json
 from lora_trainer.training.families.layout import UNET_PREFIX, VAE_PREFIX, open_clip_name, unet_names, vae_names
+from lora_trainer.training.families.tensors import read_tensors
 from lora_trainer.training.families.text import TextEncoders
 
 Device = torch.device | str

@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from lora_trainer.inspecting.facts import UNET_LORA_PREFIX, Facts
+from lora_trainer.inspecting.identify import BaseModel
 from lora_trainer.training.families import load
-from lora_trainer.training.families.facts import UNET_LORA_PREFIX, Facts
-from lora_trainer.training.families.identify import BaseModel
 from lora_trainer.training.families.layout import unet_module_name
 from lora_trainer.training.families.text import Conditioning, TextEncoders
 

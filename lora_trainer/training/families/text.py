@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from lora_trainer.dataset.captions import parse_weights
-from lora_trainer.training.families.facts import Facts
+from lora_trainer.inspecting.facts import Facts
 from lora_trainer.training.families.tokenizer import clip_tokenizer
 
 CHUNK = 75  # tokens of a text that one pass of CLIP takes between BOS and EOS

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import CLIPTokenizerFast
 
 from lora_trainer.config.problems import BadInput, Problem
-from lora_trainer.training.families.facts import EOS_ID
+from lora_trainer.inspecting.facts import EOS_ID
 
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 PACKAGES = ("open_clip", "clip")

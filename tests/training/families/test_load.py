@@ -11,8 +11,9 @@ from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from lora_trainer.config import BadInput
-from lora_trainer.training.families import FAMILIES as FAMILY_FACTS
-from lora_trainer.training.families import configs, identify
+from lora_trainer.inspecting import FAMILIES as FAMILY_FACTS
+from lora_trainer.inspecting import identify
+from lora_trainer.training.families import configs
 from lora_trainer.training.families.load import load_text_encoders, load_unet, load_vae
 from tests.make_base import assembled, build, original_tensors
 

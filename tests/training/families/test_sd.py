@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_trainer.training.families import FAMILIES, family_of, identify
+from lora_trainer.inspecting import FAMILIES, identify
+from lora_trainer.training.families import family_of
 from lora_trainer.training.families.sd import StableDiffusion
 from lora_trainer.training.families.text import Conditioning
 from tests.make_base import build

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_trainer.training.families import identify
+from lora_trainer.inspecting import identify
 from lora_trainer.training.families.load import load_text_encoders
 from lora_trainer.training.families.tokenizer import clip_tokenizer
 

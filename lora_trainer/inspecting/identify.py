@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.training.families.facts import FAMILIES
-from lora_trainer.training.families.header import Header, TensorInfo, bad_model, is_folder, read_header
-from lora_trainer.training.families.kinds import A_BASE, A_WHOLE, LATER, kind_of
+from lora_trainer.inspecting.facts import FAMILIES
+from lora_trainer.inspecting.header import Header, TensorInfo, bad_model, is_folder, read_header
+from lora_trainer.inspecting.kinds import A_BASE, A_WHOLE, LATER, kind_of
 
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "F64": "fp64"}
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from lora_trainer.config import BadInput
-from lora_trainer.training.families import identify
+from lora_trainer.inspecting import identify
 from tests.make_base import make_base
 
 UNET = "model.diffusion_model."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.training.families.describe_lora import describe_lora
-from lora_trainer.training.families.header import is_folder, read_header
-from lora_trainer.training.families.identify import identify, parameters, precision
-from lora_trainer.training.families.kinds import kind_of
-from lora_trainer.training.families.lora_names import is_lora
+from lora_trainer.inspecting.describe_lora import describe_lora
+from lora_trainer.inspecting.header import is_folder, read_header
+from lora_trainer.inspecting.identify import identify, parameters, precision
+from lora_trainer.inspecting.kinds import kind_of
+from lora_trainer.inspecting.lora_names import is_lora
 
 _SHOWN_METADATA = (
     "modelspec.title",
@@ -49,7 +49,7 @@ def describe(path: Path) -> dict[str, Any]:
     if is_lora(header.tensors):
         return {"kind": "LoRA"} | facts | describe_lora(header)
     if kind := kind_of(header.tensors):
-        return {"kind": kind.what} | facts
+        return {"kind": kind.what, **({"family": kind.family} if kind.family else {})} | facts
     return _describe_base(path) | facts
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_trainer.config import SETTINGS
-from lora_trainer.training.families.facts import FAMILIES
-from lora_trainer.training.families.header import Header, read_tensors
-from lora_trainer.training.families.lora_names import layout, parsed, place
+from lora_trainer.inspecting.facts import FAMILIES
+from lora_trainer.inspecting.header import Header, read_scalars
+from lora_trainer.inspecting.lora_names import layout, parsed, place
 
 MOST_FREQUENT = 10
 _ALGORITHMS = (("hada_", "LoHa"), ("lokr_", "LoKr"), ("oft_", "OFT"), ("on_input", "IA3"), ("dora_scale", "DoRA"))
@@ -106,8 +106,7 @@ def _held(modules: Iterable[Module]) -> set[str]:
 
 
 def _alphas(header: Header) -> list[float]:
-    scalars = {name: info for name, info in header.tensors.items() if name.endswith(".alpha") and not info.shape}
-    return [float(tensor) for _, tensor in read_tensors(scalars)]
+    return read_scalars(info for name, info in header.tensors.items() if name.endswith(".alpha"))
 
 
 def _counted(values: Iterable[object]) -> dict[str, int]:

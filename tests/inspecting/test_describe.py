@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lora_trainer.config import BadInput
-from lora_trainer.training.families import describe
+from lora_trainer.inspecting import describe
 
 Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 

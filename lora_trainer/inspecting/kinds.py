@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lora_trainer.training.families.header import TensorInfo
-from lora_trainer.training.families.lora_names import is_lora
+from lora_trainer.inspecting.header import TensorInfo
+from lora_trainer.inspecting.lora_names import is_lora
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -22,11 +22,15 @@ ITS_BASE = "Choose the base model that it was made for."
 
 @dataclass(frozen=True)
 class Kind:
-    """`what` it is, as the end of "is ..."; `choose`: what to take instead, where a base model is wanted."""
+    """`what` it is, as the end of "is ..."; `choose`: what to take instead, where a base model is wanted.
+
+    `family`: of a base model that can't be trained.
+    """
 
     what: str
     choose: str
     test: Callable[[Tensors], bool]
+    family: str = ""
 
 
 def _any(*starts: str) -> Callable[[Tensors], bool]:
@@ -68,8 +72,18 @@ KINDS = (
     ),
     Kind("a T2I-Adapter", ITS_BASE, _any("adapter.body.", "body.0.block1.", "body.0.resnets.", "body.0.in_conv.")),
     Kind("an AnimateDiff motion module", ITS_BASE, _some("motion_modules.")),
-    Kind("a Flux model, which can't be trained yet", LATER, _some("double_blocks.", "single_transformer_blocks.")),
-    Kind("a Stable Diffusion 3 model, which can't be trained", LATER, _some("joint_blocks.", ".attn.add_q_proj.")),
+    Kind(
+        "a Flux model, which can't be trained yet",
+        LATER,
+        _some("double_blocks.", "single_transformer_blocks."),
+        family="flux",
+    ),
+    Kind(
+        "a Stable Diffusion 3 model, which can't be trained",
+        LATER,
+        _some("joint_blocks.", ".attn.add_q_proj."),
+        family="sd3",
+    ),
     Kind(
         "a Stable Cascade model, which can't be trained",
         LATER,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lora_trainer.config import BadInput
-from lora_trainer.training.families.header import DTYPES, read_header, read_tensors
+from lora_trainer.inspecting.header import read_header
+from lora_trainer.training.families.tensors import DTYPES
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -36,24 +37,6 @@ def test_names_shapes_and_dtypes(file):
     assert {name: (DTYPES[info.dtype], info.shape) for name, info in found.items()} == {
         name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in TENSORS.items()
     }
-
-
-def test_tensors_come_one_by_one_as_they_were_written(file):
-    found = dict(read_tensors(read_header(file).tensors))
-
-    assert found.keys() == TENSORS.keys()
-    assert all(
-        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in TENSORS.items()
-    )
-
-
-def test_a_long_checkpoint_is_opened_again_to_give_its_pages_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("lora_trainer.training.families.header.REOPEN_AFTER", 10)
-    torch.save(TENSORS, tmp_path / "x.ckpt")
-
-    found = dict(read_tensors(read_header(tmp_path / "x.ckpt").tensors))
-
-    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
 
 
 def test_metadata(tmp_path):

@@ -1,60 +1,34 @@
-"""What a weights file holds, read without loading it; and its tensors one by one, each mapped while it is used.
-
-Nothing in a file is executed: safetensors holds none, and pickled checkpoints go through torch's `weights_only`.
-"""
+"""What a weights file holds, read without loading it, and without executing anything in it."""
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
-import pickle
-import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from lora_trainer.config.problems import BadInput, Problem
+from lora_trainer.inspecting.checkpoint import GARBAGE, OLD_PICKLE, ZIP, ProgramCode, read_checkpoint
 
 LONGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
-REOPEN_AFTER = 256 * 2**20  # bytes; pages of a mapped checkpoint that were read count as memory until it is closed
-DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+BYTES: Mapping[str, int] = {  # of one number, by its type's name in safetensors
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
 }
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# How torch says that a pickle names something else than tensors, and what else reading bytes that are none can raise.
-_REFUSED = re.compile(r"Unsupported (?:global|class)|Trying to")
-UNPICKLING_GARBAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-_ZIP, _OLD_PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\x0a"
+_FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f"}  # bfloat16: the upper half of a float32
 _FOREIGN = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -127,54 +101,20 @@ def is_folder(path: Path) -> bool:
 
 def is_checkpoint(first: bytes) -> bool:
     """Whether a file that begins so was written by `torch.save`."""
-    return first.startswith((_ZIP, _OLD_PICKLE))
+    return first.startswith((ZIP, OLD_PICKLE))
 
 
-def read_tensors(tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Tensor]]:
-    """Each wanted tensor with its key, in the order of the file, on the CPU and in the file's precision.
-
-    Only the tensor at hand takes memory here. BadInput if the file ends too early.
-    """
-    by_file: dict[Path, dict[str, TensorInfo]] = {}
-    for key, info in tensors.items():
-        by_file.setdefault(info.file, {})[key] = info
-    for file, wanted in by_file.items():
-        with file.open("rb") as stream:
-            read = _read_checkpoint if is_checkpoint(stream.read(4)) else _read_safetensors
-        yield from read(file, wanted)
-
-
-def _read_safetensors(file: Path, wanted: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor lies in a mapping of its own, private to this process, which ends with the tensor."""
-    with file.open("rb") as stream:
-        for key, info in sorted(wanted.items(), key=lambda item: item[1].start):
-            if file.stat().st_size < info.end:
-                raise bad_model(file, "ended before its last tensor", "Download it again.")
-            yield key, _mapped(stream, info)
-
-
-def _mapped(stream: BufferedReader, info: TensorInfo) -> Tensor:
-    count = math.prod(info.shape)
-    if not count:
-        return torch.empty(info.shape, dtype=DTYPES[info.dtype])
-    begin = info.start - info.start % mmap.ALLOCATIONGRANULARITY
-    content = mmap.mmap(stream.fileno(), info.end - begin, access=mmap.ACCESS_COPY, offset=begin)
-    # A copy where the place is odd for the type: headers of other writers need not be a multiple of 8 long.
-    tensor = torch.frombuffer(content, dtype=torch.uint8, count=info.end - info.start, offset=info.start - begin)
-    if info.start % DTYPES[info.dtype].itemsize:
-        tensor = tensor.clone()
-    return tensor.view(DTYPES[info.dtype]).reshape(info.shape)
-
-
-def _read_checkpoint(file: Path, wanted: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Tensor]]:
-    loaded, unreturned = _load_checkpoint(file), 0
-    for key, info in wanted.items():
-        if unreturned > REOPEN_AFTER:
-            del loaded
-            loaded, unreturned = _load_checkpoint(file), 0
-        tensor = loaded[info.name].clone()
-        unreturned += tensor.nbytes
-        yield key, tensor
+def read_scalars(tensors: Iterable[TensorInfo]) -> list[float]:
+    """The values of tensors without axes in floating point; those of a pickled checkpoint are left out."""
+    values = []
+    for info in tensors:
+        if info.dtype in _FORMATS and info.end and not info.shape:
+            with info.file.open("rb") as stream:
+                stream.seek(info.start)
+                content = stream.read(info.end - info.start)
+            form = _FORMATS[info.dtype]
+            values.append(struct.unpack(form, content.rjust(struct.calcsize(form), b"\0"))[0])
+    return values
 
 
 def _safetensors_header(file: Path) -> Header:
@@ -182,7 +122,7 @@ def _safetensors_header(file: Path) -> Header:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > LONGEST_HEADER:
-            raise _damaged(file)
+            raise damaged(file)
         if length > size - 8:
             raise _cut_off(file, size, None)
         content = stream.read(length)
@@ -191,7 +131,7 @@ def _safetensors_header(file: Path) -> Header:
         metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
         tensors = {name: _tensor_info(file, name, entry, 8 + length) for name, entry in table.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise _damaged(file) from None
+        raise damaged(file) from None
     _check_places(file, tensors, 8 + length, size)
     return Header(file, tensors, metadata)
 
@@ -202,7 +142,7 @@ def _tensor_info(file: Path, name: str, entry: dict[str, Any], data: int) -> Ten
     numbers = (*shape, start, end)
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(name)
-    if end - start != math.prod(shape) * DTYPES[dtype].itemsize:
+    if end - start != math.prod(shape) * BYTES[dtype]:
         raise ValueError(name)
     return TensorInfo(file, name, dtype, shape, data + start, data + end)
 
@@ -212,46 +152,25 @@ def _check_places(file: Path, tensors: Mapping[str, TensorInfo], data: int, size
     place = data
     for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
         if info.start != place:
-            raise _damaged(file)
+            raise damaged(file)
         place = info.end
     if place > size:
         raise _cut_off(file, size, place)
     if place < size:
-        raise _damaged(file)
+        raise damaged(file)
 
 
 def _checkpoint_header(file: Path) -> Header:
-    tensors = {
-        name: TensorInfo(file, name, _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
-        for name, tensor in _load_checkpoint(file).items()
-    }
-    return Header(file, tensors)
-
-
-def _load_checkpoint(file: Path) -> dict[str, Tensor]:
-    """All tensors by name; inside a zip they are mapped, not read."""
-    with file.open("rb") as stream:
-        mapped = stream.read(4) == _ZIP
     try:
-        loaded = torch.load(str(file), map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise _with_code(file) if _REFUSED.search(str(error)) else _damaged(file) from None
-    except UNPICKLING_GARBAGE:
-        raise _damaged(file) from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    return dict(_flattened(loaded, ""))
+        tensors = read_checkpoint(file)
+    except ProgramCode:
+        raise with_code(file) from None
+    except GARBAGE:
+        raise damaged(file) from None
+    return Header(file, {name: TensorInfo(file, name, each.dtype, each.shape) for name, each in tensors.items()})
 
 
-def _flattened(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, (dict, list, tuple)):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flattened(inner, f"{name}.{key}" if name else str(key))
-
-
-def _with_code(file: Path) -> BadInput:
+def with_code(file: Path) -> BadInput:
     return bad_model(
         file,
         "holds program code beside its weights, which is never run",
@@ -268,7 +187,7 @@ def _unopened(file: Path, error: OSError) -> BadInput:
     return bad_model(file, f"can't be opened ({error.strerror})", "Check its path and the rights to it.")
 
 
-def _damaged(file: Path) -> BadInput:
+def damaged(file: Path) -> BadInput:
     return bad_model(file, "is damaged, or is not a model file", "Download it again.")
 
 

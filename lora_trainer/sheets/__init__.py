@@ -1,0 +1,1 @@
+"""Pictures put together on one, with words beside them."""
