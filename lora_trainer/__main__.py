@@ -16,11 +16,13 @@ from lora_trainer.commands import (
     demo,
     doctor,
     export,
+    focus,
     import_,
     inspect,
     jobs,
     prepare,
     queue,
+    serve,
     settings,
     setup,
     tags,
@@ -33,7 +35,10 @@ from lora_trainer.jobs.store import QueueFailed
 from lora_trainer.packages import PackageProblem
 from lora_trainer.training.failure import TrainingFailed
 
-COMMANDS = (demo, prepare, tags, doctor, train, queue, jobs, check, import_, export, inspect, settings, setup, worker)
+COMMANDS = (
+    *(demo, serve, prepare, focus, tags, doctor, train, queue, jobs, check, import_, export, inspect),
+    *(settings, setup, worker),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

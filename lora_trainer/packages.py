@@ -29,6 +29,7 @@ FOUNDATION = ("torch", "numpy", "pillow")  # the running Python's own, where it 
 BITSANDBYTES_BELOW_TORCH = {(2, 3): "0.45.5", (2, 4): "0.49.2"}  # the newest that loads with a torch below the key
 TAGS_ON_CUDA = "onnxruntime-gpu"  # 300 MB, so never fetched; the running Python's own is used where it is there
 BREAKING = ("xformers", "kornia")  # a host's broken copies of these break the import of diffusers
+WEB = "web"  # the kind of the folders of packages that show a page: for no worker, whose own would be hidden by them
 STAMP = "installed.txt"
 WAIT_SECONDS = 3600.0
 # What pip prints -> what is wrong, and what to do.
@@ -122,7 +123,8 @@ def environment_for_child() -> dict[str, str]:
 
     `python -m lora_trainer` activates them itself; this is for every other program, such as a launcher of processes.
     """
-    private = [entry for entry in sys.path if Path(entry).is_relative_to(parent())]
+    ours = (entry for entry in sys.path if Path(entry).is_relative_to(parent()))
+    private = [entry for entry in ours if f"-{WEB}-" not in Path(entry).name]
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = dict.fromkeys(filter(None, (*private, str(ROOT), *inherited)))
     return {**os.environ, PARENT_VARIABLE: str(parent()), "PYTHONPATH": os.pathsep.join(path)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lora_trainer import packages
+from lora_trainer.commands.serve import LIST as WEB_LIST
 from lora_trainer.config import check, load_toml
 
 ROOT = packages.ROOT
@@ -39,7 +41,10 @@ ROOMS = {  # what a room must not load, neither itself nor through what it impor
     "training": WEB | MODELS | {"lora_trainer.tagging", "lora_trainer.preparing", "lora_trainer.demo"},
     "demo": WEB | {"lora_trainer.commands"},
     "commands": WEB,
+    "ui": {"modules"} | TORCH | MODELS | {"lora_trainer.api", "lora_trainer.dataset", *ABOVE_DATASET},
+    "serving": {"modules"} | TORCH | MODELS | {"lora_trainer.demo", "lora_trainer.commands"},
 }
+WITH_GRADIO = ("ui", "serving")  # loaded in the packages that `serve` has
 OF_THE_WEBUI = "lora_trainer.hosts.webui"
 TEXT = {".py", ".md", ".toml", ".txt", ".ini", ".js", ".css", ".json", ".yml", ".yaml", ".cfg"}
 NOT_OURS = [line for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split() if line.endswith("/")]
@@ -65,19 +70,22 @@ def modules_of(room: str) -> list[str]:
     return sorted(name for name in names if not name.endswith("__main__"))
 
 
-def loaded_by(modules: list[str]) -> set[str]:
+def loaded_by(modules: list[str], with_gradio: bool = False) -> set[str]:
     """What a fresh Python has loaded once it has imported these."""
     code = f"import sys, {', '.join(modules)}\nprint(*sys.modules, sep='\\n')"
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=packages.environment_for_child(), capture_output=True, encoding="utf-8"
-    )
+    environment = packages.environment_for_child()
+    if with_gradio:
+        web = packages.Folder(packages.WEB, packages.read_list(WEB_LIST), with_dependencies=True)
+        packages.install(web)
+        environment["PYTHONPATH"] = os.pathsep.join((str(web.path), str(ROOT)))
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     assert run.returncode == 0, run.stderr
     return set(run.stdout.split())
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_loads_only_what_it_may(room: str) -> None:
-    assert not ROOMS[room] & loaded_by(modules_of(room))
+    assert not ROOMS[room] & loaded_by(modules_of(room), with_gradio=room in WITH_GRADIO)
 
 
 def test_the_command_line_starts_where_nothing_is_installed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -187,6 +188,14 @@ def test_a_child_process_finds_the_same_packages(place: Place) -> None:
     code, out, err = place.run(body)
     assert code == 0, err
     assert Path(out.splitlines()[-1]).is_relative_to(place.parent.resolve())
+
+
+def test_a_child_process_gets_nothing_of_what_shows_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(packages.PARENT_VARIABLE, str(tmp_path))
+    training, web = (packages.Folder(kind, ("tiny==1",), True).path for kind in ("torch2.3", packages.WEB))
+    monkeypatch.setattr(sys, "path", [str(web), str(training), *sys.path])
+    inherited = packages.environment_for_child()["PYTHONPATH"].split(os.pathsep)
+    assert str(training) in inherited and str(web) not in inherited
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lora_trainer.api.answers import Refused, problem
 from lora_trainer.config import BadInput, Problem
 
 MOST_BYTES = 1 << 20
+MOST_BYTES_OF_FILES = 32 << 20
 DEEPEST = 32
 LARGEST = 1 << 63  # what SQLite and TOML hold
 NUMBER = re.compile(r"\d{1,18}", re.ASCII)
@@ -24,10 +25,19 @@ KINDS = {str: "text", bool: "true or false", dict: "an object", list: "a list", 
 
 async def read_object(request: Request) -> Body:
     """The JSON object that a request holds. Refused (413, 415) or BadInput where it holds no such thing."""
+    return await _object(request, MOST_BYTES)
+
+
+async def read_files(request: Request) -> Body:
+    """The same of a request that holds whole files."""
+    return await _object(request, MOST_BYTES_OF_FILES)
+
+
+async def _object(request: Request, most: int) -> Body:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise Refused(415, "Send the request as JSON, with the header Content-Type: application/json.")
-    data = b"".join([block async for block in blocks(request, MOST_BYTES)])
+    data = b"".join([block async for block in blocks(request, most)])
     value = _parsed(data)
     if not isinstance(value, dict):
         raise problem("body", None, "is not a JSON object", "Send one {...}.")
@@ -42,6 +52,7 @@ async def read_options(request: Request) -> Body:
 
 
 OBJECT = Depends(read_object)
+FILES = Depends(read_files)
 OPTIONS = Depends(read_options)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,8 +15,10 @@ from fastapi.responses import FileResponse
 from lora_trainer.api.answers import Answer, Refused, Route
 from lora_trainer.api.bodies import OBJECT, Body, fields, number
 from lora_trainer.api.places import Places
+from lora_trainer.api.sets import SETS
 from lora_trainer.api.uploads import place_in, receive
-from lora_trainer.dataset.store import Dataset, Entry
+from lora_trainer.config.folder_name import repeats_and_class
+from lora_trainer.dataset.store import Entry
 from lora_trainer.jobs.queue import Queue
 from lora_trainer.jobs.work import Work
 
@@ -47,14 +51,30 @@ class DatasetRoutes:
         return Answer({"datasets": [_facts(folder) for folder in self.places.all_datasets()]})
 
     def show_dataset(self, name: str, request: Request) -> Response:
-        """The pictures from ?offset= on, with their sizes and captions, and what opening the set has found."""
+        """The pictures from ?offset= on, with their sizes and captions, and what opening the set has found.
+
+        With ?quick=1 nothing is looked for in the folder that somebody may have changed there meanwhile.
+        """
         offset = number(request, "offset", 0) or 0
         limit = number(request, "limit", MOST_PICTURES, MOST_PICTURES) or 0
         folder = self.places.dataset(name)
-        with Dataset.open(folder) as dataset:
-            entries, notices = dataset.entries(), list(dataset.notices)
-        pictures = list(map(_picture, entries[offset : offset + limit]))
-        return Answer({**_facts(folder), "count": len(entries), "pictures": pictures, "notices": notices})
+        quick = request.query_params.get("quick") == "1"
+        notices = SETS.said(folder) if quick else SETS.settle(folder)
+        with SETS.use(folder) as found:
+            entries, left_out = found.snapshot.entries, found.dataset.left_out()
+            version = "-".join(map(str, found.dataset.version))
+        facts = {
+            **_facts(folder),
+            "version": version,
+            "count": len(entries),
+            "captioned": sum(bool(entry.line) for entry in entries),
+            "cut": sum(bool(entry.cut) for entry in entries),
+            "left_out": len(left_out),
+            "folders": _folders_of(entries),
+            "pictures": list(map(_picture, entries[offset : offset + limit])),
+            "notices": notices,
+        }
+        return Answer(facts)
 
     def delete_dataset(self, name: str) -> Response:
         """Nothing is lost: the folder is moved to `.deleted` beside the others, where its owner may delete it."""
@@ -78,6 +98,7 @@ def put_aside(folder: Path, queue: Queue) -> None:
     for job in queue.line():
         if folder in map(Path, _folders(queue.work(job.id))):
             raise Refused(409, f"Job {job.id} needs the dataset {folder.name}. Stop or delete that job first.")
+    SETS.let_go(folder)
     aside = folder.parent / ASIDE
     aside.mkdir(exist_ok=True)
     names = (f"{folder.name}-{turn}" if turn > 1 else folder.name for turn in count(1))
@@ -91,6 +112,12 @@ def _folders(work: Work) -> list[str]:
 
 def _facts(folder: Path) -> dict[str, Any]:
     return {"name": folder.name, "folder": folder, "modified": folder.stat().st_mtime}
+
+
+def _folders_of(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """The set's folders of pictures; `repeats` is what a name such as 10_zdm says, 0 where it says nothing."""
+    counts = Counter(entry.folder for entry in entries)
+    return [{"name": name, "repeats": repeats_and_class(name)[0], "pictures": count} for name, count in counts.items()]
 
 
 def _picture(entry: Entry) -> dict[str, Any]:

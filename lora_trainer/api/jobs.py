@@ -13,8 +13,10 @@ from fastapi.responses import FileResponse
 from lora_trainer.api.answers import Answer, Refused, Route, problem
 from lora_trainer.api.bodies import OBJECT, OPTIONS, Body, fields, job_number, number
 from lora_trainer.api.places import Places, is_fit
+from lora_trainer.api.sets import SETS
 from lora_trainer.api.stream import events_answer
-from lora_trainer.config import as_dict, from_dict
+from lora_trainer.config import Config, as_dict, from_dict
+from lora_trainer.config.form import from_form
 from lora_trainer.jobs.job import STATUSES, Job
 from lora_trainer.jobs.queue import PLACES, Queue
 from lora_trainer.jobs.supervisor import Supervisor
@@ -22,7 +24,7 @@ from lora_trainer.jobs.work import Work, read_prepare
 
 MOST_JOBS = 1000
 MOST_LINES = 10_000
-WORK = {"config": dict, "prepare": dict, "train": bool}
+WORK = {"config": dict, "form": dict, "prepare": dict, "train": bool}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class JobRoutes:
         router = APIRouter(route_class=Route)
         router.add_api_route("/jobs", self.add_job, methods=["POST"])
         router.add_api_route("/jobs", self.list_jobs, methods=["GET"])
+        router.add_api_route("/queue", self.show_line, methods=["GET"])
         router.add_api_route("/jobs/{id}", self.show_job, methods=["GET"])
         router.add_api_route("/jobs/{id}", self.delete_job, methods=["DELETE"])
         router.add_api_route("/jobs/{id}/config", self.show_config, methods=["GET"])
@@ -48,9 +51,11 @@ class JobRoutes:
         return router
 
     def add_job(self, body: Body = OBJECT) -> Response:
-        """A config, and what to prepare before it is trained; 201 with the queued job, 422 with every problem."""
-        body = fields(body, {**WORK, "first": bool}, required=("config",))
-        job = self.queue.add(read_work(body, self.places), body.get("first", False))
+        """A config or a form, and what to prepare before; 201 with the queued job, 422 with every problem."""
+        body = fields(body, {**WORK, "first": bool})
+        work = read_work(body, self.places)
+        SETS.wait_for(Path(subset.folder) for subset in work.config.subsets)
+        job = self.queue.add(work, body.get("first", False))
         return Answer(asdict(job), 201, {"Location": f"jobs/{job.id}"})
 
     def list_jobs(self, request: Request) -> Response:
@@ -62,6 +67,10 @@ class JobRoutes:
         jobs = self.queue.jobs(status, limit, number(request, "before", None)) if limit else []
         following = jobs[-1].id if jobs and len(jobs) == limit else None
         return Answer({"jobs": list(map(vars, jobs)), "next": following, "supervisor": self._supervisor()})
+
+    def show_line(self) -> Response:
+        """What runs and what waits, in the order in which it will be done."""
+        return Answer({"jobs": list(map(vars, self.queue.line())), "supervisor": self._supervisor()})
 
     def show_job(self, id: str) -> Response:
         return Answer(asdict(self._job(id)))
@@ -102,7 +111,10 @@ class JobRoutes:
         """`command` is the number that the event "heeded" names once the worker has taken it; "" where it is done."""
         if command not in COMMANDS:
             raise Refused(404, f"There is no command {command[:80]!r}. Use one of {', '.join(COMMANDS)}.")
-        return COMMANDS[command](self.queue, self._job(id), body)
+        answer = COMMANDS[command](self.queue, self._job(id), body)
+        if command == "keep":
+            self.places.refresh_loras()
+        return answer
 
     def _job(self, id: str) -> Job:
         return self.queue.job(job_number(id))
@@ -115,12 +127,21 @@ class JobRoutes:
 
 def read_work(body: Body, places: Places) -> Work:
     """The work that a body names; raises BadInput."""
-    config = from_dict(places.settled(body["config"]))
+    config = read_config(body, places)
     prepare = body.get("prepare")
     if prepare is not None:
         given = prepare.get("folder") or config.dataset_name
-        prepare = read_prepare({**prepare, "folder": _dataset(given, places)})
+        prepare = read_prepare({"models": str(places.models), **prepare, "folder": _dataset(given, places)})
     return places.inside(Work(config, prepare, body.get("train", True)))
+
+
+def read_config(body: Body, places: Places) -> Config:
+    """The body's `config`, or its `form`: the values of the tab's widgets. Raises BadInput."""
+    if "form" in body:
+        return from_form(places.settled_form(body["form"]))
+    if "config" not in body:
+        raise problem("config", None, "is missing", "Give an object.")
+    return from_dict(places.settled(body["config"]))
 
 
 def _dataset(given: Any, places: Places) -> Any:

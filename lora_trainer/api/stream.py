@@ -15,12 +15,13 @@ from starlette.concurrency import run_in_threadpool
 
 from lora_trainer.api.answers import Answer, problem
 from lora_trainer.api.bodies import LARGEST, NUMBER, number
-from lora_trainer.jobs.event_log import Event, read_events
+from lora_trainer.jobs.event_log import Event, in_short, read_events
 from lora_trainer.jobs.job import UNFINISHED, NoSuchJob
 from lora_trainer.jobs.queue import Queue
 from lora_trainer.jobs.store import QueueFailed
 
 MOST_EVENTS = 1000
+MOST_POINTS = 10_000
 POLL_SECONDS = 0.5
 SILENCE_SECONDS = 15.0  # proxies close what says nothing for longer
 HEADERS = {
@@ -33,9 +34,14 @@ HEADERS = {
 def events_answer(queue: Queue, id: int, request: Request) -> Response:
     """The events from ?offset= on, or after the one that Last-Event-ID names: a stream that ends with the job.
 
-    With `Accept: application/json`, those that are there, and the offset from which the next ones will be.
+    With `Accept: application/json`, those that are there, and the offset from which the next ones will be; with
+    ?points= all of them in short, that many of what comes with every step.
     """
     offset = _offset(request)
+    points = number(request, "points", None, MOST_POINTS)
+    if points is not None:
+        events, following = in_short(queue.job_folder(id).events, points)
+        return Answer({"events": [event.as_dict() for event in events], "next": following})
     if "application/json" in request.headers.get("accept", ""):
         most = number(request, "limit", MOST_EVENTS, MOST_EVENTS) or 0
         events, following = read_events(queue.job_folder(id).events, offset, most)

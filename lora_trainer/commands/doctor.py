@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"move the pictures with such findings to left_out, of duplicates all but one: {', '.join(kinds)}",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--progress", action="store_true", help='with --json: before it, print {"done": 1, "of": 9} for each picture'
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,13 +56,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     count_tokens, notices = _counter()
     show = Phases()
+
+    def progress(done: int, of: int) -> None:
+        if not arguments.json:
+            show("phase", name="looking", done=done, of=of)
+        elif arguments.progress:
+            print(json.dumps({"done": done, "of": of}), flush=True)
+
     try:
         checkup = examine(
             folder,
             buckets_for(config),
             count_tokens=count_tokens,
             longest=config.max_token_length,
-            progress=None if arguments.json else lambda done, of: show("phase", name="looking", done=done, of=of),
+            progress=progress,
         )
     finally:
         show.close()

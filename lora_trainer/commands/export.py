@@ -11,8 +11,7 @@ from typing import Any
 from lora_trainer.commands.output import add_force, refuse_existing, write_output
 from lora_trainer.commands.train import add_config, read_config
 from lora_trainer.config import SETTINGS, BadInput, Config, check
-from lora_trainer.config.interchange import Exported, to_sd_scripts
-from lora_trainer.config.toml_file import dump_table
+from lora_trainer.config.interchange import start_files, to_sd_scripts
 from lora_trainer.packages import PackageProblem, activate
 
 
@@ -30,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     check(config)
     settled, steps, unknown = _settled(config)
     exported = to_sd_scripts(_absolute(settled), steps)
-    files = _files(exported, _place(arguments.output, config))
+    files = start_files(exported, _place(arguments.output, config))
     refuse_existing(list(files), arguments.force)
     for path, text in files.items():
         write_output(path, text)
@@ -82,22 +81,3 @@ def _place(output: Path, config: Config) -> Path:
     if output.suffix.lower() == ".toml" and not output.is_dir():
         return output.absolute()
     return output.absolute() / f"{config.output_name or config.dataset_name or 'training'}.toml"
-
-
-def _files(exported: Exported, training: Path) -> dict[Path, str]:
-    """What to write where, the training config first."""
-    dataset = training.with_name(f"{training.stem}_dataset.toml")
-    prompts = training.with_name(f"{training.stem}_prompts.txt")
-    arguments = {**exported.training, "dataset_config": str(dataset)}
-    if exported.prompts:
-        arguments["sample_prompts"] = str(prompts)
-    files = {training: dump_table(arguments), dataset: _dataset_text(exported.dataset)}
-    return files | ({prompts: "\n".join(exported.prompts) + "\n"} if exported.prompts else {})
-
-
-def _dataset_text(dataset: dict[str, Any]) -> str:
-    parts = [f"[general]\n{dump_table(dataset['general'])}"]
-    for table in dataset["datasets"]:
-        parts.append("[[datasets]]\n")
-        parts += [f"[[datasets.subsets]]\n{dump_table(subset)}" for subset in table["subsets"]]
-    return "\n".join(parts)

@@ -19,6 +19,8 @@ from lora_trainer.jobs.job import ACTIVE, Job
 from lora_trainer.jobs.queue import Queue
 from lora_trainer.packages import ROOT
 
+DOING = {"prepare": "preparing", "grid": "a grid"}  # what a job does that does not train
+
 
 def add_jobs(parser: argparse.ArgumentParser, *, of_action: bool = False) -> None:
     """Which queue, and how it is told. `of_action`: what was given before the action holds, unless given again."""
@@ -105,7 +107,7 @@ def expected(estimate: Estimate) -> str:
 
 
 def titled(job: Job) -> str:
-    return f"{job.name} (preparing)" if job.kind == "prepare" else job.name
+    return f"{job.name} ({DOING[job.kind]})" if job.kind in DOING else job.name
 
 
 def how_far(job: Job) -> str:

@@ -1,6 +1,6 @@
 """The settings of a training run: defined once, checked all at once, read from and written to TOML."""
 
-from lora_trainer.config.advice import notices
+from lora_trainer.config.advice import idle, notices
 from lora_trainer.config.conversion import as_dict, from_dict, with_values
 from lora_trainer.config.file_name import file_name_fault
 from lora_trainer.config.presets import PRESETS, Preset, apply_preset
@@ -29,6 +29,7 @@ __all__ = [
     "dump_toml",
     "file_name_fault",
     "from_dict",
+    "idle",
     "load_toml",
     "notices",
     "problems",

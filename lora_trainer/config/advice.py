@@ -8,6 +8,11 @@ from lora_trainer.config.problems import Problem
 from lora_trainer.config.settings import RATE_FREE_OPTIMIZERS, SETTINGS, Config
 
 
+def idle(config: Config) -> list[str]:
+    """The settings that mean nothing in this config, whatever their values are."""
+    return [name for name, row in SETTINGS.items() if row.applies and not row.applies.test(config)]
+
+
 def notices(config: Config) -> tuple[Problem, ...]:
     """Settings without effect and doubtful ones, in a config without problems; nothing is refused for them."""
     return (*_without_effect(config), *_advice(config))
@@ -15,10 +20,10 @@ def notices(config: Config) -> tuple[Problem, ...]:
 
 def _without_effect(config: Config) -> Iterator[Problem]:
     """Values other than the setting's, the family's and the derived default, where the setting means nothing."""
-    for name, row in SETTINGS.items():
-        value = getattr(config, name)
+    for name in idle(config):
+        row, value = SETTINGS[name], getattr(config, name)
         usual = (None, row.default, row.family_defaults.get(config.family), row.derived and row.derived(config))
-        if row.applies and value not in usual and not row.applies.test(config):
+        if row.applies and value not in usual:
             yield Problem(name, value, "has no effect", row.applies.sentence)
 
 

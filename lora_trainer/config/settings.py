@@ -204,7 +204,7 @@ class Config:
         choices=(".txt", ".caption"), kohya="caption_extension")
     shuffle_tags: bool | None = dataset(
         None, "Shuffle tags", "Put the tags of a caption in a fresh order each time, so that each is learned by "
-        "itself. Empty does so for tags but not for sentences.",
+        "itself. Automatic does so for tags but not for sentences.",
         seaart="各タグをシャッフル", kohya="shuffle_caption", metadata="ss_shuffle_caption")
     keep_tokens: int | None = dataset(
         None, "Keep first tags", "How many tags at the start of a caption are neither moved nor dropped. "
@@ -314,13 +314,13 @@ class Config:
         None, "U-Net learning rate", "For the part that draws: looks and style. Empty uses the learning rate above.",
         minimum=0, derived=lambda config: config.learning_rate, seaart="U-Net学習率", kohya="unet_lr",
         metadata="ss_unet_lr",
-        applies=Applies("The U-Net is not trained.", lambda config: config.train != "text_encoder"))
+        applies=Applies("Used only when the U-Net is trained.", lambda config: config.train != "text_encoder"))
     text_encoder_lr: float | tuple[float, float] | None = learning(
         None, "Text encoder learning rate", "For the part that reads the prompt: composition and pose. Empty uses the "
         "learning rate above; SDXL may have two, one for each text encoder.",
         minimum=0, derived=lambda config: config.learning_rate, seaart="テキストエンコーダー学習率",
         kohya="text_encoder_lr", metadata="ss_text_encoder_lr",
-        applies=Applies("The text encoder is not trained.", lambda config: config.train != "unet"))
+        applies=Applies("Used only when the text encoder is trained.", lambda config: config.train != "unet"))
     warmup_percent: float = learning(
         0.0, "Warm-up", "The learning rate rises from 0 over this part of all steps.",
         minimum=0, maximum=100, unit="%", seaart="学習率ウォームアップ(%)", kohya="lr_warmup_steps",
@@ -339,7 +339,7 @@ class Config:
         above=0, kohya="lr_scheduler_power",
         applies=Applies("Used only by the schedule polynomial.", lambda config: config.schedule == "polynomial"))
     optimizer: str | None = learning(
-        None, "Optimizer", "How each step is worked out. Empty takes AdamW8bit on an NVIDIA GPU, else AdamW. "
+        None, "Optimizer", "How each step is worked out. Automatic is AdamW8bit on an NVIDIA GPU, else AdamW. "
         "DAdaptation, DAdaptAdam and Prodigy find the rate themselves and want a learning rate of 1.",
         choices=("AdamW", "AdamW8bit", "Adafactor", "Lion", "DAdaptation", "DAdaptAdam", "Prodigy", "Lion8bit",
                  "PagedAdamW8bit", "CAME", "ScheduleFreeAdamW", "ProdigyPlusScheduleFree"),
@@ -349,7 +349,7 @@ class Config:
         kohya="optimizer_args")
     train: str | None = learning(
         None, "What to train", "Which parts learn. The U-Net learns looks and style; the text encoder learns words. "
-        "Empty trains both for SD1.5 and SD2, and the U-Net alone for SDXL and Flux.",
+        "Automatic is both for SD1.5 and SD2, and the U-Net alone for SDXL and Flux.",
         choices=("both", "unet", "text_encoder"),
         family_defaults={"sd15": "both", "sd2": "both", "sdxl": "unet", "flux": "unet"},
         seaart="U-Netのみ / テキストエンコーダのみをトレーニング",

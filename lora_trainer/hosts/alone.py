@@ -20,6 +20,12 @@ class NoHost:
     def checkpoints(self) -> list[tuple[str, Path]]:
         return []
 
+    def refresh_checkpoints(self) -> None:
+        """It looks each time."""
+
+    def current_checkpoint(self) -> str:
+        return ""
+
     def free_gpu(self) -> None:
         """There is nothing on it."""
 

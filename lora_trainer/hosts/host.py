@@ -25,6 +25,12 @@ class Host(Protocol):
     def checkpoints(self) -> list[tuple[str, Path]]:
         """The base models it knows: name and file."""
 
+    def refresh_checkpoints(self) -> None:
+        """A base model may have come into its folders."""
+
+    def current_checkpoint(self) -> str:
+        """The name of the base model that it makes pictures with; empty where there is none."""
+
     def free_gpu(self) -> None:
         """Takes everything of its own off the GPU before a job starts. Called again where it was done already."""
 

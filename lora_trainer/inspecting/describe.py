@@ -7,9 +7,8 @@ from typing import Any
 
 from lora_trainer.inspecting.describe_lora import describe_lora
 from lora_trainer.inspecting.header import is_folder, read_header
-from lora_trainer.inspecting.identify import identify, parameters, precision
-from lora_trainer.inspecting.kinds import kind_of
-from lora_trainer.inspecting.lora_names import is_lora
+from lora_trainer.inspecting.identify import BaseModel, base_of, identify, parameters, precision
+from lora_trainer.inspecting.kinds import LORA, kind_of
 
 _SHOWN_METADATA = (
     "modelspec.title",
@@ -37,7 +36,7 @@ def describe(path: Path) -> dict[str, Any]:
     BadInput for a file that is no model at all.
     """
     if is_folder(path):
-        return _describe_base(path)
+        return _base(identify(path))
     header = read_header(path)
     facts = {
         "file": path.name,
@@ -46,18 +45,18 @@ def describe(path: Path) -> dict[str, Any]:
         "parameters": parameters(header.tensors.values()),
         "metadata": {key: header.metadata[key] for key in _SHOWN_METADATA if key in header.metadata},
     }
-    if is_lora(header.tensors):
+    kind = kind_of(header.tensors)
+    if kind is LORA:
         return {"kind": "LoRA"} | facts | describe_lora(header)
-    if kind := kind_of(header.tensors):
+    if kind:
         return {"kind": kind.what, **({"family": kind.family} if kind.family else {})} | facts
-    return _describe_base(path) | facts
+    return _base(base_of(header)) | facts
 
 
-def _describe_base(path: Path) -> dict[str, Any]:
-    base = identify(path)
+def _base(base: BaseModel) -> dict[str, Any]:
     return {
         "kind": "base model",
-        "file": path.name,
+        "file": base.path.name,
         "title": base.title,
         "family": base.family,
         "prediction_type": base.prediction_type,

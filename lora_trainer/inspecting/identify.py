@@ -47,16 +47,21 @@ def identify(path: Path) -> BaseModel:
     header = read_header(path)
     if kind := kind_of(header.tensors):
         raise bad_model(path, f"is {kind.what}", kind.choose)
+    return base_of(header)
+
+
+def base_of(header: Header) -> BaseModel:
+    """The base model in a file that `kind_of` knows no other kind for. BadInput if a part of it is missing."""
     family, family_reason = _family(header)
     prediction, prediction_reason = _prediction(header, family)
     zero, zero_reason = _zero_terminal_snr(header)
     return BaseModel(
-        path=path,
+        path=header.file,
         family=family,
         prediction_type=prediction,
         zero_terminal_snr=zero,
         layout="original",
-        title=header.metadata.get("modelspec.title") or path.stem,
+        title=header.metadata.get("modelspec.title") or header.file.stem,
         precision=precision(header.tensors.values()),
         parameters=parameters(header.tensors.values()),
         reasons=(family_reason, prediction_reason, zero_reason),

@@ -58,10 +58,11 @@ def _is_embedding(tensors: Tensors) -> bool:
     )
 
 
+LORA = Kind("a LoRA", "Choose the base model here; start_lora continues a LoRA.", is_lora)
 # The first that fits says what a file is; what none fits is an unknown model, unless it has a U-Net of four channels.
 KINDS = (
     Kind("a file without weights", "Download it again.", lambda tensors: not tensors),
-    Kind("a LoRA", "Choose the base model here; start_lora continues a LoRA.", is_lora),
+    LORA,
     Kind("a textual inversion embedding", ITS_BASE, _is_embedding),
     Kind("a hypernetwork", ITS_BASE, lambda tensors: any(map(_HYPERNETWORK.match, tensors))),
     Kind("an IP-Adapter", ITS_BASE, _any("ip_adapter.", "image_proj.")),

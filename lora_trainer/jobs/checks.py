@@ -11,17 +11,23 @@ from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, p
 from lora_trainer.config.values import UNSTORABLE
 from lora_trainer.jobs.work import PATHS, Prepare, Work
 
+LEAST_WEIGHT, MOST_WEIGHT = -2, 2  # of a LoRA in a grid
+MOST_DRAWN = 9  # rows of a grid, and columns
+_PANELS = {"prepare": ("dataset",), "grid": ("model", "previews")}  # whose settings a job uses that does not train
 _LONGEST_NAME = 255  # bytes, as file systems have it
 
 
-def faults(work: Work) -> list[Problem]:
-    """Everything that is wrong with the work, one problem for each mistake. Looks at each picture."""
-    if not work.train and work.prepare is None:
+def faults(work: Work, look: bool = True) -> list[Problem]:
+    """Everything that is wrong with the work, one problem for each mistake. Unless told, looks at each picture."""
+    if work.kind == "prepare" and work.prepare is None:
         return [Problem("prepare", None, "there is nothing to do", "Name a dataset to prepare, or train.")]
     found = [*_settings(work), *(_preparing(work.prepare) if work.prepare else ())]
+    if work.kind == "grid":
+        found += _drawing(work, _reported(found))
     if work.train:
         reported = _reported(found)
-        looked = (*_files(work.config), *_place("output_folder", work.config.output_folder), *_pictures(work, reported))
+        looked: tuple[Problem, ...] = (*_files(work.config), *_place("output_folder", work.config.output_folder))
+        looked += _pictures(work, reported) if look else ()
         found += (problem for problem in looked if problem.setting.partition(".")[0] not in reported)
     return found
 
@@ -31,11 +37,25 @@ def _reported(found: Collection[Problem]) -> set[str]:
 
 
 def _settings(work: Work) -> Iterator[Problem]:
-    """Of a job that only prepares, those about pictures and captions count, and its dataset has the name."""
+    """Of a job that does not train, those about what it does count; it has the name of its dataset or LoRA."""
     for problem in problems(work.config):
         row = SETTINGS.get(problem.setting)
-        if work.train or (row and row.panel == "dataset" and row.name != "subsets"):
+        if work.train or (row and row.panel in _PANELS[work.kind] and row.name != "subsets"):
             yield problem
+
+
+def _drawing(work: Work, reported: Collection[str]) -> Iterator[Problem]:
+    """What is wrong with a grid's own: its LoRA and base, weights and prompts."""
+    config = work.config
+    if not all(LEAST_WEIGHT <= weight <= MOST_WEIGHT for weight in work.weights):
+        yield Problem("weights", work.weights, f"must be from {LEAST_WEIGHT} to {MOST_WEIGHT}", "Use such as 0.8.")
+    if len(work.weights) > MOST_DRAWN:
+        yield Problem("weights", work.weights, f"are more than {MOST_DRAWN}", "Draw them in two grids.")
+    if not 0 < len(config.preview_prompts) <= MOST_DRAWN:
+        yield Problem("preview_prompts", None, f"must be 1 to {MOST_DRAWN}", "Write one prompt on each line.")
+    if not config.start_lora:
+        yield Problem("start_lora", None, "no LoRA is named", "Name the LoRA to draw with.")
+    yield from (problem for problem in _files(config) if problem.setting not in reported)
 
 
 def _preparing(prepare: Prepare) -> Iterator[Problem]:

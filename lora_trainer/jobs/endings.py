@@ -72,7 +72,7 @@ _WINDOWS_INTERRUPTED = 0xC000013A
 def ending(
     kind: str, exit_code: int | None, last: Event | None, log: Sequence[str], short_of_memory: bool = False
 ) -> Ending:
-    """How a job of this kind ("train" or "prepare") ended.
+    """How a job of this kind ("train", "prepare" or "grid") ended.
 
     `exit_code`: the worker's, as subprocess gives it, None where it is not known; `last`: the last event since the
     worker began; `log`: its last lines; `short_of_memory`: the system killed some process for memory meanwhile.

@@ -10,9 +10,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 ENDS = ("finished", "prepared", "stopped", "failed")  # a worker says nothing after one of these
 POLL_SECONDS = 0.2
 _BLOCK = 1 << 16
+_FREQUENT = {f' "event": "{kind}"'.encode(): kind for kind in ("progress", "phase", "download")}
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,34 @@ def read_events(path: Path, offset: int = 0, most: int = 1000) -> tuple[list[Eve
     return events, offset
 
 
+def find_events(path: Path, kinds: Collection[str]) -> Iterator[Event]:
+    """The events of these kinds, in their order; lines of other kinds are not taken apart. A missing file has none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for start in sorted({start for kind in kinds for start in _lines_with(data, f'"event": {json.dumps(kind)}')}):
+        end = data.find(b"\n", start) + 1
+        if end and (event := _event(data[start:end], end)) and event.kind in kinds:
+            yield event
+
+
+def in_short(path: Path, points: int) -> tuple[list[Event], int]:
+    """A file's events for who comes late to a long training, and the offset to go on from.
+
+    Of what comes with every step about `points` and the last; of phases the last before another event; the rest whole.
+    """
+    every = max(1, -(-sum(kind == "progress" for _, kind in _with_kinds(path)) // max(1, points)))
+    events, offset, step = [], 0, 0
+    for (line, kind), (_, following) in pairwise(chain(_with_kinds(path), [(b"", "")])):
+        offset += len(line)
+        step += kind == "progress"
+        shown = step % every == 0 if kind == "progress" else not kind
+        if (shown or kind != following) and (event := _event(line, offset)):
+            events.append(event)
+    return events, offset
+
+
 def last_event(path: Path) -> Event | None:
     """The newest event, found from the end of the file."""
     size = path.stat().st_size if path.is_file() else 0
@@ -135,6 +165,26 @@ def follow(path: Path, offset: int, ended: Callable[[], bool], poll: float = POL
             if over:
                 return
             time.sleep(poll)
+
+
+def _lines_with(data: bytes, mark: str) -> Iterator[int]:
+    """Where the lines begin in which the mark stands."""
+    at = data.find(mark.encode("utf-8"))
+    while at >= 0:
+        yield data.rfind(b"\n", 0, at) + 1
+        at = data.find(mark.encode("utf-8"), at + 1)
+
+
+def _with_kinds(path: Path) -> Iterator[tuple[bytes, str]]:
+    """Each whole line with its event's kind, as `_frequent_kind` has it. A missing file has none."""
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from ((line, _frequent_kind(line)) for line in file if line.endswith(b"\n"))
+
+
+def _frequent_kind(line: bytes) -> str:
+    """The event's kind if it is one of which there are many, else ""; without taking the line apart."""
+    return _FREQUENT.get(b"".join(line.split(b",", 2)[1:2]), "")  # behind its time
 
 
 def _event(line: bytes, end: int) -> Event | None:

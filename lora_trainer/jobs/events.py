@@ -2,7 +2,8 @@
 
 kinds: started, phase (name, done, of), download (name, done, total: bytes), progress, sample, saved, warning, measured,
 adjusted; paused (freed: bytes) and resumed; stopped, finished. prepared ends the preparing of a dataset; heeded (id,
-command) and failed (reason, cause, remedy) are told of jobs.
+command) and failed (reason, cause, remedy) are told of jobs. Of a grid, started, phase, sample (path, row, number,
+weight, prompt) and finished (picture) are told.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class JobFolder:
     def write(self, work: Work, created_at: float) -> None:
         """Makes the folder. FileExistsError where it is there already, OSError where the disk refuses."""
         prepare = asdict(work.prepare) if work.prepare else None
-        told = {"kind": work.kind, "created_at": created_at, "prepare": prepare}
+        told = {"kind": work.kind, "created_at": created_at, "prepare": prepare, "weights": work.weights}
         self.path.mkdir(parents=True)
         write_text(self.config, dump_toml(work.config))
         write_text(self.work, json.dumps(told, ensure_ascii=False, indent=1))
@@ -97,7 +97,7 @@ class JobFolder:
         """Raises BadInput where the job's files are missing, damaged or of another version."""
         told = self._told()
         prepare: Prepare | None = None if told["prepare"] is None else read_prepare(told["prepare"])
-        return Work(load_toml(self.config), prepare, told["kind"] == "train")
+        return Work(load_toml(self.config), prepare, told["kind"] == "train", told["weights"])
 
     def created_at(self) -> float:
         """In seconds since 1970. Raises BadInput as `read` does."""
@@ -116,7 +116,12 @@ class JobFolder:
     def _told(self) -> dict[str, Any]:
         try:
             told = json.loads(self.work.read_text(encoding="utf-8"))
-            return {"kind": str(told["kind"]), "created_at": float(told["created_at"]), "prepare": told["prepare"]}
+            return {
+                "kind": str(told["kind"]),
+                "created_at": float(told["created_at"]),
+                "prepare": told["prepare"],
+                "weights": tuple(map(float, told.get("weights", ()))),
+            }
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"its {self.work.name} can't be read ({type(error).__name__})"
             raise BadInput(Problem("job", self.id, problem, "Delete the job, and add it again.")) from error

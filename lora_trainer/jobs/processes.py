@@ -28,7 +28,12 @@ _kept: list[object] = []  # what lives as long as this process
 
 def worker_command(python: str, folder: Path) -> list[str]:
     """How the interpreter `python` becomes the worker of the job in `folder`."""
-    return [python, "-c", _START, str(ROOT), "worker", str(folder)]
+    return own_command(python, "worker", str(folder))
+
+
+def own_command(python: str, *words: str) -> list[str]:
+    """How the interpreter `python` runs `python -m lora_trainer WORDS`, from any folder."""
+    return [python, "-c", _START, str(ROOT), *words]
 
 
 def start_detached(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import BadInput, Config, Problem, file_name_fault, problems
+from lora_trainer.jobs.card import add_card
 from lora_trainer.jobs.checks import faults, is_there
 from lora_trainer.jobs.controls import send
 from lora_trainer.jobs.estimates import Estimate, estimate, read_measurement
@@ -100,10 +101,10 @@ class Queue:
 
     # ---- what comes and goes
 
-    def check(self, work: Work) -> list[Problem]:
-        """Everything for which `add` would refuse it."""
+    def check(self, work: Work, look: bool = True) -> list[Problem]:
+        """Everything for which `add` would refuse it; without `look`, but for what is wrong with the pictures."""
         work = absolute(work)
-        found = faults(work)
+        found = faults(work, look)
         if not any(problem.setting in ("output_name", "dataset_name", "output_folder") for problem in found):
             taken = _taken(work, self._holders(work))
             found += [taken] if taken and work.config.overwrite == "refuse" else []
@@ -190,9 +191,9 @@ class Queue:
         return self.job(id)
 
     def keep(self, id: int, file: str, name: str | None = None) -> Path:
-        """Puts one of the job's LoRAs beside the published ones; returns its path. `name`: without the ending.
+        """Puts one of the job's LoRAs beside the published ones, with its card for the WebUI; returns its path.
 
-        BadInput where there is no such file, or the name cannot be had.
+        `name`: without the ending. BadInput where there is no such file, or the name cannot be had.
         """
         found = {path.name: path for path in self.loras(id)}
         if file not in found:
@@ -207,6 +208,7 @@ class Queue:
                 publish(found[file], target)
             except FileExistsError as error:
                 raise BadInput(Problem("name", name, str(error).rstrip("."), "Use another one.")) from error
+            add_card(target, found[file], self._known_folder(id))
         return target
 
     # ---- what it takes

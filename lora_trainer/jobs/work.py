@@ -1,4 +1,4 @@
-"""What a job is to do: prepare a dataset, train a LoRA, or the one and then the other."""
+"""What a job is to do: prepare a dataset, train a LoRA, or the one and then the other; or draw with one."""
 
 from __future__ import annotations
 
@@ -28,29 +28,37 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Work:
-    """A job as its user gave it; without `train` it only prepares."""
+    """A job as its user gave it; without `train` it only prepares.
+
+    With `weights` it draws a grid instead: the LoRA `config.start_lora` at each of these strengths, by each of
+    `config.preview_prompts`.
+    """
 
     config: Config
     prepare: Prepare | None = None
     train: bool = True
+    weights: tuple[float, ...] = ()
 
     @property
     def kind(self) -> str:
-        return "train" if self.train else "prepare"
+        return "train" if self.train else "grid" if self.weights else "prepare"
 
     @property
     def name(self) -> str:
         """The LoRA's name; of a job that only prepares, the dataset's."""
-        if self.prepare and not self.train:
-            return Path(self.prepare.folder).name
-        return self.config.output_name or self.config.dataset_name
+        if self.kind == "train":
+            return self.config.output_name or self.config.dataset_name
+        return self._place.stem if self.weights else self._place.name
 
     @property
     def output_folder(self) -> str:
-        """Where the result is to lie."""
-        if self.prepare and not self.train:
-            return str(Path(self.prepare.folder).parent)
-        return self.config.output_folder
+        """Where the result is to lie; of a grid, where its LoRA does."""
+        return self.config.output_folder if self.kind == "train" else str(self._place.parent)
+
+    @property
+    def _place(self) -> Path:
+        """What a job that does not train is about: a LoRA or a dataset."""
+        return Path((self.config.start_lora or "") if self.weights else self.prepare.folder if self.prepare else "")
 
 
 _KINDS = {

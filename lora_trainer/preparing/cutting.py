@@ -13,11 +13,11 @@ from typing import TypeVar
 
 from PIL import Image
 
-from lora_trainer.config import BadInput, Config, Problem
+from lora_trainer.config import BadInput, Problem
 from lora_trainer.dataset.ahead import ahead
-from lora_trainer.dataset.buckets import Size
 from lora_trainer.dataset.crop import Cut, cut_for, make_cut
 from lora_trainer.dataset.pictures import read_alpha, read_picture
+from lora_trainer.dataset.recipe import Recipe
 from lora_trainer.dataset.store import Dataset, Entry
 from lora_trainer.dataset.store.develop import KEEP, PNG_LEVEL
 from lora_trainer.jobs.events import Report
@@ -25,25 +25,10 @@ from lora_trainer.jobs.stops import Stop
 from lora_trainer.preparing.cut_sheet import cut_sheet
 from lora_trainer.preparing.focus import Focus, load_finder
 
-USUAL_SIZE = (1024, 1024)  # where none is asked for: the largest that any family trains at, and nothing grows for it
 MOST_SHOWN = 60
 
 Find = Callable[[Image.Image], "Focus | None"]
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How pictures are cut; its text, kept with each picture, tells which are done already."""
-
-    mode: str
-    size: Size
-    enlarge: bool
-    background: str
-
-    def __str__(self) -> str:
-        limit = "" if self.enlarge else "at most "
-        return f"{self.mode} {limit}{self.size[0]}x{self.size[1]} on {self.background}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +53,6 @@ class Done:
     around: Counter[str] = field(default_factory=Counter)
     enlarged: list[str] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
-
-
-def recipe_of(config: Config) -> Recipe:
-    size = config.crop_size or config.resolution
-    return Recipe(config.crop, size or USUAL_SIZE, bool(size) and not config.bucket_no_upscale, config.background)
 
 
 def load_find(recipe: Recipe) -> Find:

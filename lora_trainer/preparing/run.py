@@ -14,13 +14,12 @@ from PIL import Image
 from lora_trainer.config import Config, Problem
 from lora_trainer.dataset.captions import with_trained_line
 from lora_trainer.dataset.edits import edited, put_first, remove
-from lora_trainer.dataset.folders import is_named
+from lora_trainer.dataset.recipe import recipe_of
 from lora_trainer.dataset.store import Dataset, Entry
-from lora_trainer.dataset.store.importing import import_pictures
-from lora_trainer.dataset.store.names import safe_stem
+from lora_trainer.dataset.store.importing import folder_for, import_pictures
 from lora_trainer.jobs.events import Report, silent
 from lora_trainer.jobs.stops import Stop
-from lora_trainer.preparing.cutting import cut_all, recipe_of, sheet_of_cuts, uncut_all
+from lora_trainer.preparing.cutting import cut_all, sheet_of_cuts, uncut_all
 from lora_trainer.tagging.captioning import Tagger, caption_all, load_tagger
 from lora_trainer.tagging.wording import TagOptions, merged
 
@@ -115,8 +114,7 @@ def _imported(config: Config, sources: Sequence[Path], folder: Path, report: Rep
     done = Prepared(folder, stopped=stop.wanted)
     if not sources:
         return done
-    asked = f"{config.repeats}_{safe_stem(config.trigger_word or folder.name)}"
-    folder_name = _picture_folder(folder) or asked
+    folder_name, asked = folder_for(folder, config.repeats, config.trigger_word)
     imported = import_pictures(
         folder,
         sources,
@@ -133,12 +131,6 @@ def _imported(config: Config, sources: Sequence[Path], folder: Path, report: Rep
     if done.added and folder_name != asked:
         done.notices.append(f"Pictures join those in {folder_name}: rename that folder where it should be {asked}.")
     return done
-
-
-def _picture_folder(folder: Path) -> str:
-    """The one folder of a dataset's pictures, which further ones join; "" where there is none or are several."""
-    there = [path.name for path in folder.glob("*/") if path.is_dir() and is_named(path.name)]
-    return there[0] if len(there) == 1 else ""
 
 
 def _cut(dataset: Dataset, config: Config, uncut: bool, done: Prepared, report: Report, stop: Stop) -> None:

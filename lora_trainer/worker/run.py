@@ -12,6 +12,7 @@ from typing import Any
 from lora_trainer.config import BadInput, Config, Problem
 from lora_trainer.files import remove_temporaries, write_text
 from lora_trainer.imports import UNUSED, without
+from lora_trainer.jobs.card import add_card
 from lora_trainer.jobs.controls import FileControl
 from lora_trainer.jobs.event_log import EventWriter
 from lora_trainer.jobs.events import Report
@@ -60,9 +61,12 @@ def work(path: Path) -> int:
 
 
 def carry_out(job: Work, folder: JobFolder, report: Report) -> None:
-    """Prepares and trains as the job says. A training that has begun is not prepared for once more."""
+    """Prepares and trains as the job says, or draws. A training that has begun is not prepared for once more."""
     activate()
     control = FileControl(folder, report)
+    if job.kind == "grid":
+        draw_in(folder, job, control, report)
+        return
     if job.prepare and not folder.run.is_file():
         from lora_trainer.worker.preparing import prepare_for
 
@@ -79,11 +83,18 @@ def train_in(folder: JobFolder, config: Config, control: Control, report: Report
     def told(kind: str, /, **facts: Any) -> None:
         """The end is told when the LoRA lies where the user wants it."""
         if kind == "finished":
-            facts["lora"] = str(published(Path(facts["lora"]), config, report))
+            facts["lora"] = str(published(Path(facts["lora"]), folder, config, report))
         report(kind, **facts)
 
     with Board(folder.tensorboard) as board:
         train(config, told_to(told, board), control, run_folder=folder.path)
+
+
+def draw_in(folder: JobFolder, job: Work, control: Control, report: Report) -> None:
+    with without(*UNUSED):
+        from lora_trainer.training.grid import draw_grid
+
+    draw_grid(job.config, job.weights, folder.samples, report, control)
 
 
 def publish_finished(folder: JobFolder, config: Config, report: Report) -> bool:
@@ -91,14 +102,14 @@ def publish_finished(folder: JobFolder, config: Config, report: Report) -> bool:
     lora = of_job(folder.path, str(config.output_name)).final
     if not (folder.run.is_file() and json.loads(folder.run.read_text(encoding="utf-8")).get("finished")):
         return False
-    report("finished", lora=str(published(lora, config, report)))
+    report("finished", lora=str(published(lora, folder, config, report)))
     return True
 
 
-def published(lora: Path, config: Config, report: Report) -> Path:
+def published(lora: Path, folder: JobFolder, config: Config, report: Report) -> Path:
     """Gives the LoRA its name in the output folder, or a numbered one where another file has come to have that name.
 
-    TrainingFailed where the disk does not take it.
+    Its card for the WebUI comes with it. TrainingFailed where the disk does not take it.
     """
     for place in names(Path(config.output_folder), str(config.output_name)):
         try:
@@ -111,8 +122,17 @@ def published(lora: Path, config: Config, report: Report) -> Path:
                 "Free some space there, or give yourself the right to write there, and resume the job.",
             ) from error
         else:
+            _add_card(place.final, lora, folder, report)
             return place.final
     raise AssertionError("there is always a next name")
+
+
+def _add_card(published: Path, lora: Path, folder: JobFolder, report: Report) -> None:
+    """Without its card the LoRA is as good: a disk that refuses it ends nothing."""
+    try:
+        add_card(published, lora, folder)
+    except OSError as error:
+        report("warning", message=f"The picture and the words for {published.name} were not written ({error}).")
 
 
 def _this_worker(folder: JobFolder) -> dict[str, Any]:

@@ -128,6 +128,20 @@ def test_jobs_are_moved_copied_retried_and_deleted(client: Client, queue: Queue,
     assert [job.id for job in queue.line()] == [1, 3, 4]
 
 
+def test_the_line_is_what_runs_and_then_what_waits(client: Client, queue: Queue, config_of: ConfigOf) -> None:
+    for name in "abc":
+        client.post(JOBS, json={"config": config_of(output_name=name)})
+    client.post(f"{JOBS}/3/move", json={"where": "first"})
+    assert running(queue) == 3
+    answer = client.get(f"{V1}/queue").json()
+    assert [(job["name"], job["status"]) for job in answer["jobs"]] == [
+        ("c", "running"),
+        ("a", "queued"),
+        ("b", "queued"),
+    ]
+    assert answer["jobs"][1] == client.get(f"{JOBS}/1").json() and answer["supervisor"] is None
+
+
 def test_a_running_job_is_commanded(client: Client, queue: Queue, config_of: ConfigOf) -> None:
     client.post(JOBS, json={"config": config_of()})
     id = running(queue)

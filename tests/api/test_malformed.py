@@ -229,3 +229,38 @@ def test_no_query_makes_a_traceback(api: SimpleNamespace, value: str, name: str)
     paths = (f"{V1}/jobs", f"{V1}/datasets/zdm", f"{V1}/jobs/1/log", f"{AWS}/trainings", f"{AWS}/datasets")
     for path in paths:
         assert api.client.get(path, params={name: value}).status_code in (200, 400, 404, 422)
+
+
+documents = st.lists(st.sampled_from([
+    "rank = 0", "rank = 3", "[[dataset.subsets]]", "folder = 3", "[a.b.c]", "[[a.d]]", "rank.x = 3", "x = [", "]", "'",
+    'preview_prompts = """', '"""', "subsets = {}", "# rank = 1", "[dataset]", "=", "\u202e = 1", "resolution = [[]]",
+])).map("\n".join)  # fmt: skip
+files = st.fixed_dictionaries({}, optional={"name": texts, "base64": texts | anything})
+OF_A_CONFIG: dict[str, dict[str, Any]] = {
+    "text": {"form": named | anything, "whole": anything},
+    "form": {"config": configs, "job": anything},
+    "format": {"text": documents | texts, "dataset": texts},
+    "import": {"files": st.lists(files) | anything, "preset": texts},
+    "export": {"form": named | anything},
+}
+
+
+@FEWER
+@pytest.mark.parametrize("route", OF_A_CONFIG)
+@given(data=st.data())
+def test_no_text_or_file_of_a_config_makes_a_traceback(api: SimpleNamespace, route: str, data: Any) -> None:
+    body = data.draw(st.fixed_dictionaries({}, optional=OF_A_CONFIG[route]) | anything)
+    before = contents(api.home)
+    content = json.dumps(body).encode()
+    answer = api.client.post(f"{V1}/config/{route}", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 404, 422), answer.text
+    assert "Traceback" not in answer.text and contents(api.home) == before
+
+
+@MANY
+@given(documents)
+def test_whatever_is_typed_as_a_config_is_read_or_told(api: SimpleNamespace, text: str) -> None:
+    found = api.client.post(f"{V1}/config/format", json={"text": text}).json()
+    lines = found["text"].count("\n") + 1
+    assert found["form"] or found["problems"]
+    assert all(each["line"] is None or 1 <= each["line"] <= lines for each in found["problems"])

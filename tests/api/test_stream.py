@@ -164,6 +164,22 @@ def test_events_are_a_list_where_that_is_asked_for(client: Client, queue: Queue,
     assert offset == events.stat().st_size
 
 
+def test_who_comes_late_gets_the_events_in_short_and_goes_on_from_there(
+    client: Client, queue: Queue, events: Path
+) -> None:
+    with EventWriter(events) as report:
+        report("started", step=0)
+        for step in range(1, 1001):
+            report("progress", step=step)
+    page = client.get(f"{EVENTS}?points=10").json()
+    assert [event.get("step") for event in page["events"]] == [0, *range(100, 1001, 100)]
+    with EventWriter(events) as report:
+        report("finished", lora="zdm")
+    after = client.get(f"{EVENTS}?offset={page['next']}", headers={"Accept": "application/json"}).json()
+    assert [event["event"] for event in after["events"]] == ["finished"]
+    assert client.get(f"{EVENTS}?points=x").status_code == 422
+
+
 @pytest.mark.parametrize("header", ["x", "-1", "9" * 30, "1.5"])
 def test_an_id_that_is_none_is_told(client: Client, events: Path, header: str) -> None:
     assert client.get(EVENTS, headers={"Last-Event-ID": header}).status_code == 422

@@ -108,3 +108,9 @@ def test_bad_folders(command: Command, tmp_path: Path) -> None:
     assert "neither a folder nor a dataset" in command("doctor", tmp_path / "none").errors[0]
     said = command("doctor", tmp_path)
     assert said.code == 2 and "has no pictures" in said.errors[0]
+
+
+def test_progress_comes_before_the_result(command: Command, mascot: Path) -> None:
+    said = command("doctor", "mascot", "--datasets", mascot.parent, "--json", "--progress")
+    *told, result = map(json.loads, said.out)
+    assert told == [{"done": number, "of": 7} for number in range(1, 8)] and result["pictures"] == 7

@@ -34,6 +34,7 @@ def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
             "model_data": SimpleNamespace(sd_model="model", loaded_sd_models=["model", "other"], forge_hash="x"),
             "send_model_to_trash": lambda model: done.append(f"trash {model}"),
             "FakeInitialModel": lambda: "placeholder",
+            "list_models": lambda: done.append("list models"),
         },
         "sd_hijack": {"model_hijack": SimpleNamespace(undo_hijack=lambda model: done.append(f"undo {model}"))},
         "devices": {"torch_gc": lambda: done.append("torch_gc")},
@@ -62,6 +63,8 @@ def test_folders_and_checkpoints_are_the_webuis(modules: SimpleNamespace) -> Non
     assert host.current_checkpoint() == "anime/base.safetensors"
     modules.shared.opts.sd_model_checkpoint = None
     assert host.current_checkpoint() == ""
+    host.refresh_checkpoints()
+    assert modules.done == ["list models"]
 
 
 def test_a1111_lets_go_of_every_model_once_no_picture_is_being_made(modules: SimpleNamespace) -> None:

@@ -108,3 +108,24 @@ def test_what_preparing_needs(work_of: WorkOf, tmp_path: Path) -> None:
 def test_of_preparing_alone_only_its_own_settings_count(tmp_path: Path) -> None:
     work = Work(Config(rank=0, tag_threshold=7.0), Prepare(str(tmp_path)), train=False)
     assert set(told(work)) == {"tag_threshold"}
+
+
+def test_what_a_grid_needs(tmp_path: Path) -> None:
+    for name in ("base", "zdm"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"weights")
+    config = Config(
+        base_model=str(tmp_path / "base.safetensors"),
+        start_lora=str(tmp_path / "zdm.safetensors"),
+        preview_prompts=("zdm",),
+        rank=0,  # of a training
+    )
+    sound = Work(config, train=False, weights=(0.7, 1.0))
+    assert told(sound) == {}
+    assert set(told(replace(sound, weights=(0.7, 2.5)))) == {"weights"}
+    assert set(told(replace(sound, weights=(float("nan"),)))) == {"weights"}
+    assert set(told(replace(sound, weights=(0.5,) * 10))) == {"weights"}
+    gone = replace(config, start_lora=str(tmp_path / "gone.safetensors"), base_model="", preview_steps=0)
+    assert set(told(replace(sound, config=gone))) == {"start_lora", "base_model", "preview_steps"}
+    bare = replace(config, start_lora=None, preview_prompts=())
+    assert set(told(replace(sound, config=bare))) == {"start_lora", "preview_prompts"}
+    assert set(told(replace(sound, config=replace(config, preview_prompts=("a",) * 10)))) == {"preview_prompts"}

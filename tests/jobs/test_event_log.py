@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
-from lora_trainer.jobs.event_log import EventWriter, end_of_events, follow, last_event, read_events
+from lora_trainer.jobs.event_log import EventWriter, end_of_events, follow, in_short, last_event, read_events
 from lora_trainer.packages import ROOT
 
 # Text as names of files can be: with lone surrogates too.
@@ -251,3 +251,38 @@ def test_an_offset_inside_a_line_begins_with_the_next_one(log: Path, offset: int
     starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
     expected = [step for step, start in enumerate(starts) if start >= offset]
     assert [event.facts["step"] for event in read_events(log, offset)[0]] == expected
+
+
+KINDS = st.sampled_from(["progress", "progress", "progress", "phase", "download", "sample", "started"])
+
+
+@runs(deadline=None)
+@given(kinds=st.lists(KINDS, max_size=60), points=st.integers(0, 12))
+def test_in_short_nothing_is_missed_but_what_is_frequent(log: Path, kinds: list[str], points: int) -> None:
+    log.unlink(missing_ok=True)
+    with EventWriter(log) as report:
+        for number, kind in enumerate(kinds):
+            report(kind, number=number, path='"event": "progress"')
+    short, end = in_short(log, points)
+    assert end == end_of_events(log)
+    told = {event.facts["number"]: event for event in short}
+    whole = {event.facts["number"]: event for event in read_events(log)[0]}
+    assert list(told) == sorted(told) and told.items() <= whole.items()
+    last_of_runs = [place for place, kind in enumerate(kinds) if kind != "".join(kinds[place + 1 : place + 2])]
+    rare = {place for place, kind in enumerate(kinds) if kind in ("sample", "started")}
+    assert rare | set(last_of_runs) <= told.keys()
+    frequent = [kinds[place] for place in told if place not in last_of_runs and place not in rare]
+    assert set(frequent) <= {"progress"} and len(frequent) <= points
+    if kinds.count("progress") <= points:
+        assert sum(event.kind == "progress" for event in short) == kinds.count("progress")
+
+
+def test_in_short_waits_for_half_a_line(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    assert in_short(log, 5) == ([], 0)
+    write(log, {"step": 1})
+    size = log.stat().st_size
+    with log.open("ab") as file:
+        file.write(b'{"at": 1.0, "event": "prog')
+    events, offset = in_short(log, 5)
+    assert ([event.facts for event in events], offset) == ([{"step": 1}], size)

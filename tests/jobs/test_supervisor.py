@@ -49,6 +49,12 @@ class WebUI:
     def checkpoints(self) -> list[tuple[str, Path]]:
         return []
 
+    def refresh_checkpoints(self) -> None:
+        """Nothing that a supervisor asks for."""
+
+    def current_checkpoint(self) -> str:
+        return ""
+
     def _ask(self, what: str) -> None:
         self.asked.append(what)
         if what == self._refuses:

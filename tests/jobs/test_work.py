@@ -63,6 +63,23 @@ def test_what_a_job_is_called(tmp_path: Path) -> None:
     assert (alone.name, alone.kind, alone.output_folder) == ("set", "prepare", str(tmp_path / "datasets"))
 
 
+def test_a_grid_is_called_as_its_lora(tmp_path: Path) -> None:
+    grid = Work(Config(start_lora=str(tmp_path / "zdm v1.5.safetensors")), train=False, weights=(0.8,))
+    assert (grid.name, grid.kind, grid.output_folder) == ("zdm v1.5", "grid", str(tmp_path))
+    folder = JobFolder(tmp_path / "3")
+    folder.write(grid, 1.0)
+    assert folder.read() == grid
+
+
+def test_a_folder_from_before_there_were_grids_is_read(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "3")
+    folder.write(Work(Config(rank=5)), 1.0)
+    told = json.loads(folder.work.read_text(encoding="utf-8"))
+    del told["weights"]
+    folder.work.write_text(json.dumps(told), encoding="utf-8")
+    assert folder.read() == Work(Config(rank=5))
+
+
 def test_paths_hold_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

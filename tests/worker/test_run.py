@@ -75,11 +75,13 @@ def test_a_worker_obeys_and_is_alone_and_its_lora_is_that_of_the_command(
     assert kinds == ["started", "paused", "resumed", "sample", "measured", "finished"]
     lora = tmp_path / "out" / "blob.safetensors"
     assert job.last("finished")["lora"] == str(lora) and job.kinds()[-1] == "finished"
-    assert [path.name for path in lora.parent.iterdir()] == [lora.name]  # the others wait in the job's folder
+    beside = {path.name for path in lora.parent.iterdir()}  # the other LoRAs wait in the job's folder
+    assert beside == {"blob.safetensors", "blob.json", "blob.png"}
     assert (job.folder.models / "blob-000001.safetensors").is_file()
     assert (job.folder.models / lora.name).samefile(lora)
     assert same_weights(lora, whole)
-    assert len(list(job.folder.samples.iterdir())) == 1
+    (sample,) = job.folder.samples.iterdir()
+    assert sample.read_bytes() == lora.with_suffix(".png").read_bytes()
     assert "finished: lora" in output and "progress" not in output
 
 

@@ -38,17 +38,21 @@ KNOWN = frozenset(
 
 
 def import_files(
-    paths: Sequence[Path], preset: str | None = None, count_steps: CountSteps = lambda config: None
+    paths: Sequence[Path],
+    preset: str | None = None,
+    count_steps: CountSteps = lambda config: None,
+    anywhere: bool = True,
 ) -> Imported:
     """The config that files of another trainer describe together, such as a training and a dataset config.
 
     Each may be TOML, JSON, a launch line or file (.bat, .ps1, .sh), or a LoRA; what a later file says comes first.
-    `preset`: which one of those in a file. Raises BadInput for what cannot be read or says nothing of a training,
+    `preset`: which one of those in a file. A file that they name is read, too; unless `anywhere`, only where it lies
+    in the folder of the one that names it. Raises BadInput for what cannot be read or says nothing of a training,
     and with the names of the presets where one has to be chosen.
     """
     if len(paths) == 1 and (own := _own_lora(paths[0])):
         return own
-    read = [_read(path) for path in paths]
+    read = [_read(path, anywhere) for path in paths]
     if preset is not None and all("" in presets for presets in read):
         raise _bad(paths[0], "holds no presets to choose from", "Leave --preset out.")
     whole = _together([_chosen(presets, path, preset) for presets, path in zip(read, paths)])
@@ -84,8 +88,18 @@ def _chosen(presets: Mapping[str, Source], path: Path, preset: str | None) -> So
     raise _bad(path, problem, f"Choose one with --preset: {', '.join(presets)}.")
 
 
-def _read(path: Path) -> dict[str, Source]:
+def presets_in(path: Path) -> list[str]:
+    """The names of the presets that a file holds; none where it holds but one config. BadInput as `import_files`."""
+    return sorted(_read(path, anywhere=False).keys() - {""})
+
+
+def _read(path: Path, anywhere: bool) -> dict[str, Source]:
     """What a file says, by the name of the preset; "" where there is but one."""
+    return {name: _with_files(source, path, anywhere) for name, source in _alone(path).items()}
+
+
+def _alone(path: Path) -> dict[str, Source]:
+    """The same without what is in the files that it names."""
     if path.is_dir():
         return {"": Source({"train_data_dir": str(path)}, whole=False)}
     data = _bytes(path)
@@ -97,8 +111,8 @@ def _read(path: Path) -> dict[str, Source]:
     if table is None:
         return _launched(path, text)
     if len(presets := _presets(table)) > 1:
-        return {name: _source(_flat(preset), path) for name, preset in presets.items()}
-    return {"": _source(_flat(table), path)}
+        return {name: _source(_flat(preset)) for name, preset in presets.items()}
+    return {"": _source(_flat(table))}
 
 
 def _bytes(path: Path) -> bytes:
@@ -186,27 +200,28 @@ def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _source(values: dict[str, Any], path: Path) -> Source:
+def _source(values: dict[str, Any]) -> Source:
     if any(isinstance(values.get(key), dict) for key in ("params", "config_params", "training_params")):
         return aws_source(values)
     dataset: dict[str, Any] = {key: values.pop(key) for key in ("general", "datasets") if key in values}
-    source = Source(values, dataset or None)
-    return _with_files(source, path)
+    return Source(values, dataset or None)
 
 
-def _with_files(source: Source, path: Path) -> Source:
+def _with_files(source: Source, path: Path, anywhere: bool) -> Source:
     """With what the files hold that it names: a config, a dataset config, preview prompts."""
     values = dict(source.arguments)
-    if found := _named(values, "config_file", path):
-        read = _chosen(_read(found), found, None)
+    if found := _named(values, "config_file", path, anywhere):
+        inner = _chosen(_alone(found), found, None)
+        of_its_own = {name: value for name, value in inner.arguments.items() if name != "config_file"}
+        read = _with_files(replace(inner, arguments=of_its_own), found, anywhere)
         values, source = {**read.arguments, **values}, replace(source, dataset=source.dataset or read.dataset)
     elif values.get("config_file"):
         source = replace(source, unsupported=(*source.unsupported, _missing("config_file", values)))
-    if source.dataset is None and (found := _named(values, "dataset_config", path)):
-        source = replace(source, dataset=_chosen(_read(found), found, None).dataset)
+    if source.dataset is None and (found := _named(values, "dataset_config", path, anywhere)):
+        source = replace(source, dataset=_chosen(_alone(found), found, None).dataset)
     prompts = values.get("sample_prompts")
     if isinstance(prompts, str) and prompts.strip():
-        values["sample_prompts"] = _prompts(prompts, _named(values, "sample_prompts", path))
+        values["sample_prompts"] = _prompts(prompts, _named(values, "sample_prompts", path, anywhere))
     return replace(source, arguments=values)
 
 
@@ -214,13 +229,12 @@ def _missing(argument: str, values: Mapping[str, Any]) -> Line:
     return Line(written({argument: values[argument]}), "", "is not here; give that file together with this one")
 
 
-def _named(values: Mapping[str, Any], argument: str, path: Path) -> Path | None:
-    """The file that an argument names, as it is or beside the file that names it."""
+def _named(values: Mapping[str, Any], argument: str, path: Path, anywhere: bool) -> Path | None:
+    """The file that an argument names, as it is or beside the file that names it; unless `anywhere`, only there."""
     text = str(values.get(argument) or "").strip()
     name = re.split(r"[\\/]", text)[-1]
-    places = (
-        (Path(text), path.parent / text, path.parent / name) if name and "\n" not in text and len(text) < 1000 else ()
-    )
+    fit = name not in ("", "..") and "\n" not in text and len(text) < 1000
+    places = ((Path(text), path.parent / text) * anywhere + (path.parent / name,)) if fit else ()
     names = [*places, *(place.with_name(f"{place.name}.toml") for place in places if argument == "config_file")]
     return next((place for place in names if place != path and _is_file(place)), None)
 
@@ -296,10 +310,10 @@ def _launched(path: Path, text: str) -> dict[str, Source]:
     names = [str(launch.arguments.get("output_name", number)) for number, launch in enumerate(found, 1)]
     unique = len(set(names)) == len(names)
     keys = names if unique else [str(number) for number in range(1, len(found) + 1)]
-    return {key if len(found) > 1 else "": _launch(launch, path) for key, launch in zip(keys, found)}
+    return {key if len(found) > 1 else "": _launch(launch) for key, launch in zip(keys, found)}
 
 
-def _launch(launch: Launch, path: Path) -> Source:
+def _launch(launch: Launch) -> Source:
     family = {"sdxl_train_network.py": "sdxl", "flux_train_network.py": "flux"}.get(launch.script, "auto")
     arguments = {_in_full(name): value for name, value in launch.arguments.items()}
     unset = "holds a variable that the file does not set; write its value into the config"
@@ -308,8 +322,7 @@ def _launch(launch: Launch, path: Path) -> Source:
     if launch.script and launch.script not in SCRIPTS.values():
         other = "trains something else than a LoRA of these families; a LoRA is trained"
         unsupported += (Line(launch.script, "", other),)
-    source = Source(arguments, None, family, launch.script, unsupported=unsupported, left=launch.before)
-    return _with_files(source, path)
+    return Source(arguments, None, family, launch.script, unsupported=unsupported, left=launch.before)
 
 
 def _in_full(name: str) -> str:

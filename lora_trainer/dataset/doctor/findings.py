@@ -61,8 +61,8 @@ def nameless(name: str) -> Finding:
 
 def too_small(look: Look) -> Finding:
     (width, height), (to_width, to_height) = look.trained.size, look.trained.bucket
-    how = f"would be enlarged {look.trained.enlarged:.2f} times to be trained at {to_width} x {to_height}"
-    return _about("too-small", look.path, f"{width} x {height} pixels {how}")
+    how = f"{look.trained.enlarged:.2f} times to be trained at {to_width} x {to_height}"
+    return _about("too-small", look.path, f"{width} x {height} pixels would be enlarged {how}")
 
 
 def blurred(look: Look) -> Finding:
@@ -73,8 +73,9 @@ def blurred(look: Look) -> Finding:
 def same(kind: str, looks: Sequence[Look]) -> Finding:
     """A group of duplicates or near-duplicates, the first of them the one to keep."""
     names = [_name(look.path) for look in looks]
-    how = "have the same pixels" if kind == "duplicate" else "are nearly the same picture"
-    sentence = f"{some(names, most=len(names) if len(names) < 5 else 3)} {how}."
+    named = some(names, most=len(names) if len(names) < 5 else 3)
+    alike = kind == "near-duplicate"
+    sentence = f"{named} are nearly the same picture." if alike else f"{named} have the same pixels."
     return Finding(kind, tuple(look.path for look in looks), sentence, KINDS[kind])
 
 

@@ -23,7 +23,7 @@ from lora_trainer.dataset.buckets import Size
 from lora_trainer.dataset.captions import LONGEST_CAPTION, trained_line
 from lora_trainer.dataset.folders import ORIGINALS
 from lora_trainer.dataset.listing import natural_name
-from lora_trainer.dataset.store import history, index, moving
+from lora_trainer.dataset.store import history, index, moving, returning
 from lora_trainer.dataset.store.history import Step
 from lora_trainer.dataset.store.importing import finish_imports
 from lora_trainer.dataset.store.index import Damaged, Index, Row
@@ -131,6 +131,11 @@ class Dataset:
             rows = db.execute(f"SELECT {_ENTRY} FROM entry WHERE NOT gone").fetchall()
         return sorted(starmap(Entry, rows), key=lambda entry: (natural_name(entry.folder), natural_name(entry.file)))
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """While it is the same, so are `entries`."""
+        return self._index.version()
+
     def captions(self) -> dict[int, str]:
         """The whole text of every caption by its entry, in no order: `entries` without all the rest."""
         with self._index.reading() as db:
@@ -224,6 +229,19 @@ class Dataset:
             for number in ids:
                 for row in index.rows(db, "id = ? AND NOT gone", (number,)):
                     moving.note_leaving(db, self.path, row)
+        with self._index.changing() as db:
+            refused = moving.finish(db, self.path)
+            refresh(db, self.path, self._caption_extension)
+        return [*sentences, *refused.values()]
+
+    def left_out(self) -> list[str]:
+        """The pictures that were left out, as `10_zdm/pic.png` below left_out/, in natural order."""
+        return returning.left_out(self.path)
+
+    def put_back(self, files: Iterable[str]) -> list[str]:
+        """Moves pictures of `left_out` with their captions to where they were; returns sentences. Raises BadInput."""
+        with self._index.changing() as db:
+            sentences = returning.note_returning(db, self.path, files)
         with self._index.changing() as db:
             refused = moving.finish(db, self.path)
             refresh(db, self.path, self._caption_extension)

@@ -19,11 +19,11 @@ from typing import Protocol
 
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.dataset.ahead import ahead
-from lora_trainer.dataset.folders import ORIGINALS
+from lora_trainer.dataset.folders import ORIGINALS, is_named
 from lora_trainer.dataset.store.contents import Contents
 from lora_trainer.dataset.store.gathering import Item, gather
 from lora_trainer.dataset.store.index import HOME
-from lora_trainer.dataset.store.names import free_stem, stem_key
+from lora_trainer.dataset.store.names import free_stem, safe_stem, stem_key
 from lora_trainer.dataset.store.sources import is_caption
 from lora_trainer.dataset.store.staging import Staging, Wishes
 from lora_trainer.files import sync_folder
@@ -90,6 +90,16 @@ def import_pictures(
                 _move_in(dataset_folder, whole)
     notices = (*finished, *gathered.notices, *staging.notices())
     return Imported(staging.added, staging.already, left_out, notices)
+
+
+def folder_for(dataset_folder: Path, repeats: int, trigger_word: str) -> tuple[str, str]:
+    """The folder that pictures without one of their own join, and the one that would be made for them.
+
+    They are the same but where the set has one folder of pictures already.
+    """
+    asked = f"{repeats}_{safe_stem(trigger_word or dataset_folder.name)}"
+    there = [path.name for path in dataset_folder.glob("*/") if path.is_dir() and is_named(path.name)]
+    return (there[0] if len(there) == 1 else asked), asked
 
 
 def finish_imports(dataset_folder: Path) -> list[str]:

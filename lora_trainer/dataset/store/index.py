@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.databases import put_aside, told
@@ -92,6 +93,11 @@ def stamp_at(path: Path) -> str:
         return ""
 
 
+# By the set's folder. SQLite's own waiting looks now and then, and can miss every gap between two changes of another
+# thread; a lock is had as soon as it is free.
+_turns: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
+
+
 class Index:
     """The connection to a set's index. Threads share it, one at a time; other processes may have their own."""
 
@@ -99,6 +105,7 @@ class Index:
         """Raises BadInput where the folder cannot be written, Damaged where the index is not whole."""
         self._set = folder
         self._lock = threading.RLock()
+        self._turn = _turns.setdefault(os.path.realpath(folder), threading.RLock())
         try:
             (folder / HOME).mkdir(exist_ok=True)
         except OSError as error:
@@ -119,7 +126,7 @@ class Index:
 
         Files of the set are moved and written within such a block too, so that two processes never do it at once.
         """
-        with self._lock, self._told():
+        with self._turn, self._lock, self._told():
             self._connection.execute("BEGIN IMMEDIATE")
             with self._connection:
                 yield self._connection
@@ -128,6 +135,11 @@ class Index:
     def reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._told():
             yield self._connection
+
+    def version(self) -> tuple[int, int]:
+        """Another one after every change, whether this connection made it or another one did."""
+        with self.reading() as db:
+            return db.execute("PRAGMA data_version").fetchone()[0], db.total_changes
 
     def tidy(self) -> None:
         """Works the journal in, as far as no other process reads it, so that no edit has to."""

@@ -67,7 +67,7 @@ def note_leaving(db: sqlite3.Connection, folder: Path, row: Row) -> None:
         number += 1
         place = plain.with_name(f"{plain.name} ({number})")
     for file in files:
-        _note(db, Move(row.id, str(PurePosixPath(row.folder, file)), str(place / file)))
+        note(db, Move(row.id, str(PurePosixPath(row.folder, file)), str(place / file)))
 
 
 def note_replacing(db: sqlite3.Connection, folder: Path, row: Row, write: Callable[[Path], None]) -> Row:
@@ -84,7 +84,7 @@ def note_replacing(db: sqlite3.Connection, folder: Path, row: Row, write: Callab
     except OSError as error:
         problem, remedy = f"cannot be replaced ({error.strerror})", "Check the space on the disk and the rights to it."
         raise BadInput(Problem("dataset", row.name, problem, remedy)) from error
-    _note(db, Move(row.id, staged, str(target), str(old), stamp_at(folder / old)))
+    note(db, Move(row.id, staged, str(target), str(old), stamp_at(folder / old)))
     return row._replace(
         file=target.name, stamp=stamp_at(folder / staged), width=width, height=height, original=original
     )
@@ -130,7 +130,8 @@ def _has_stem(folder: Path, picture: Path) -> bool:
     return any(os.path.lexists(folder / (picture.stem + ending)) for ending in (picture.suffix, *PICTURE_ENDINGS))
 
 
-def _note(db: sqlite3.Connection, move: Move) -> None:
+def note(db: sqlite3.Connection, move: Move) -> None:
+    """Adds it to the moves that `finish` makes."""
     db.execute("INSERT INTO move VALUES (NULL, ?, ?, ?, ?, ?)", move)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from lora_trainer.dataset.store.index import Index, Row, change, rows, stamp_at
 from lora_trainer.files import sync_folder, written_whole
 
 _AT_ONCE = 200  # files before another process has its turn
+_GAP_SECONDS = 0.002  # in which a thread that waits to change the index has its turn
 _WRITERS = 8  # a disk forces several files to it at once in little more time than one
 _PENDING = "pending AND NOT gone"
 _REFUSED = "Captions that are kept, but could not be written to their files yet"
@@ -40,6 +42,7 @@ def write_pending(index: Index, folder: Path, caption_extension: str, progress: 
             change(db, _write(some_rows, folder, caption_extension, refused))
         if not some_rows:
             break
+        time.sleep(_GAP_SECONDS)
         last, done = some_rows[-1].id, done + len(some_rows)
         if progress:
             progress(done, total)
