@@ -1,0 +1,139 @@
+"""The panels beside the guide's straight way: cuts, the doctor, the config as text, comparing, other languages."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from lora_trainer.packages import ROOT
+from tests.browser.server import Server
+from tests.browser.tab import Tab, shows
+
+QUICK = {
+    "resolution": "64x64",
+    "preview_size": "64x64",
+    "preview_steps": "4",
+    "repeats": "1",
+    "epochs": "1",
+    "preview_prompts": "zorble, meadow",
+}
+
+
+@pytest.fixture
+def quick(tab: Tab) -> Tab:
+    """The demo's set and base, and a training of seconds."""
+    tab.panel("set").select_option("demo")
+    expect(tab.field("base_model")).to_have_value("demo/base.safetensors")
+    tab.tick("buckets", False)
+    for setting, value in QUICK.items():
+        tab.fill(setting, value)
+    shows(tab.panel("sum"), "= ")
+    return tab
+
+
+def test_the_cut_is_shown_before_it_is_made(quick: Tab) -> None:
+    quick.choose("crop", "centre")
+    quick.fill("crop_size", "64x128")
+    cuts = quick.panel("cuts")
+    expect(cuts.locator("figure")).to_have_count(7)
+    shows(cuts.locator("figure").first, "64 × 128")
+    cuts.scroll_into_view_if_needed()
+    box, frame = cuts.locator(".lora-trainer-cut-box").first.bounding_box(), cuts.locator("img").first.bounding_box()
+    assert box and frame
+    assert box["width"] == pytest.approx(frame["width"] / 2, abs=4)
+    assert box["x"] - frame["x"] == pytest.approx(frame["width"] / 4, abs=4)
+    quick.shoot("3-prepare-cuts", quick.fold("prepare"))
+
+
+def test_the_doctor_finds_the_same_picture_twice_and_leaves_one_out(
+    tab: Tab, server: Server, mascot: list[Path], tmp_path: Path
+) -> None:
+    again = tmp_path / "again.png"
+    with Image.open(mascot[0]) as picture:
+        picture.save(again, optimize=True)  # the same pixels in other bytes
+    tab.panel("set_name").fill("doubled")
+    tab.panel("files").set_input_files([*mascot[:3], again])
+    shows(tab.panel("set_facts"), "4 pictures")
+    tab.fold("doctor")
+    tab.panel("doctor_start").click()
+    found = tab.panel("findings")
+    shows(found, "same picture", seconds=90)
+    tab.shoot("4-doctor", tab.fold("doctor"))
+    group = found.locator("details", has_text="The same picture")
+    group.get_by_text("Leave out", exact=False).last.click()
+    shows(tab.panel("set_facts"), "3 pictures", seconds=60)
+
+
+def test_the_config_as_text_is_put_in_order_and_given_to_the_form(quick: Tab) -> None:
+    panel = quick.fold("config_text")
+    area = quick.panel("config_area")
+    area.scroll_into_view_if_needed()
+    expect(area).to_have_value(re.compile("epochs *= *1"))
+    area.fill('[dataset]\ndataset_name = "demo"\nepochs = 3\n[network]\nrank = "many"\nranks = 3\n')
+    quick.panel("config_format").click()
+    found = quick.panel("config_found")
+    for line in ("Line 5", "Line 6"):
+        shows(found, line)
+    quick.shoot("config", panel)
+    area.fill('[dataset]\ndataset_name = "demo"\nepochs = 3\nrepeats=2\n[network]\nrank = 8\n')
+    quick.panel("config_apply").click()
+    expect(quick.field("epochs")).to_have_value("3")
+    expect(quick.field("rank")).to_have_value("8")
+
+
+def test_two_ranks_are_compared_in_one_grid_of_pictures(quick: Tab, server: Server) -> None:
+    quick.fill("output_name", "compared")
+    quick.show("Compare")
+    panel = quick.panel("compare")
+    panel.locator("select").first.select_option("rank")
+    for chip in panel.locator(".lora-trainer-chip.lora-trainer-chosen").all_inner_texts():
+        if chip not in ("16", "32"):
+            panel.locator(".lora-trainer-chip", has_text=re.compile(f"^{chip}$")).click()
+    quick.panel("compare_start").click()
+    made = panel.locator("details[data-comparison]").first
+    shows(made, "of 2 are done")
+    names = {job["name"]: job["id"] for job in server.jobs() if job["name"].startswith("compared-")}
+    assert set(names) == {"compared-16", "compared-32"}
+    for id in names.values():
+        server.until_status(id, "finished", seconds=240)
+    expect(made.locator("img")).to_have_count(2)
+    for picture in made.locator("img").all():
+        expect(picture).to_have_js_property("naturalWidth", 64)
+    with quick.page.expect_download() as sheet:
+        made.get_by_text("Download the sheet").click()
+    with Image.open(sheet.value.path()) as opened:
+        assert opened.height > 2 * 64
+    quick.shoot("compare", quick.fold("compare"))
+
+
+def test_a_pages_language_is_chosen_on_it(tab: Tab) -> None:
+    words = json.loads((ROOT / "localizations" / "ja_JP.json").read_text(encoding="utf-8"))
+    tab.panel("language").select_option("ja_JP")
+    shows(tab.panel("start_training"), words["Start training"])
+    shows(tab.page.locator("#lora_trainer_fold_pictures .label-wrap").first, words["1 · Pictures"])
+    shows(tab.page.locator("#lora_trainer_trigger_word"), words["Trigger word"])
+    tab.shoot("japanese")
+    tab.panel("language").select_option("")
+    shows(tab.panel("start_training"), "Start training")
+
+
+def test_a_set_that_is_deleted_is_put_aside(tab: Tab, server: Server) -> None:
+    shutil.copytree(server.folder / "datasets" / "demo", server.folder / "datasets" / "unwanted")
+    tab.reload()
+    tab.panel("set").select_option("unwanted")
+    tab.panel("delete_set").click()
+    tab.confirm()
+    expect(tab.panel("set").locator("option", has_text="unwanted")).to_have_count(0)
+    assert list((server.folder / "datasets" / ".deleted" / "unwanted").rglob("*.png"))
+
+
+def test_a_shot_of_every_setting(tab: Tab) -> None:
+    for title in tab.page.locator("[id^=lora_trainer_fold_advanced] .label-wrap").all():
+        title.click()
+    tab.shoot("advanced")
