@@ -72,8 +72,19 @@
         if (!free && values.learning_rate === "1.0") form.set({learning_rate: first.learning_rate});
     });
 
-    /** The element of a setting's widget, or null. */
-    form.element = (name) => document.getElementById(`lora_trainer_${name}`);
+    /** Where a setting is filled in, or null: its widget; for the folders, the panel of pictures. */
+    form.element = (setting) => {
+        const name = setting.split(".")[0];
+        return document.getElementById(`lora_trainer_${name === "subsets" ? "pictures" : name}`);
+    };
+
+    /** What is wrong, and what to do, in the user's language. */
+    form.words = ({setting, problem, remedy}) => {
+        if (setting === "subsets" && !lt.dataset) {
+            return [lt.say("There are no pictures yet."), lt.say("Drop some into the first panel, or choose a set there.")];
+        }
+        return [problem, remedy].filter(Boolean).map(lt.sentence);
+    };
 
     /** Shows faintly which settings mean nothing as things are. */
     form.dim = (names) => {
@@ -88,9 +99,10 @@
         const homeless = [];
         const all = [...problems.map((each) => ["problem", each]), ...notices.map((each) => ["notice", each])];
         for (const [kind, each] of all) {
-            const field = form.element(each.setting.split(".")[0]);
-            const sentence = [each.problem, each.remedy].filter(Boolean).map(lt.sentence).join(" ");
-            if (field) field.append(lt.make(kind === "problem" ? "span.beside" : "span.beside.warn", {dataset: {setting: each.setting}}, sentence));
+            const field = form.element(each.setting);
+            const sentence = form.words(each).join(" ");
+            const look = kind === "problem" ? "span.beside" : "span.beside.warn";
+            if (field) field.append(lt.make(look, {dataset: {setting: each.setting}}, sentence));
             else homeless.push({kind, setting: each.setting, sentence});
         }
         return homeless;

@@ -38,16 +38,23 @@
         }
     });
 
-    /** A problem in the list, with a way to its field. */
-    const problemItem = lt.problemItem = ({setting, problem, remedy}) => {
-        const field = lt.form.element(setting.split(".")[0]);
+    /** A problem in a list, with a way to its field. */
+    const problemItem = lt.problemItem = (problem) => {
+        const {setting} = problem;
+        const field = lt.form.element(setting);
         const go = () => {
             lt.unfold(field);
             field.scrollIntoView({block: "center", behavior: "smooth"});
             field.querySelector("input, textarea")?.focus({preventScroll: true});
         };
-        const label = (field && field.querySelector("[data-testid=block-info], label > span")?.textContent.trim()) || setting;
-        const title = field ? lt.make("button.quiet.small", {onclick: go}, label) : lt.make("span.strong", {}, label);
-        return lt.make("li.problem", {dataset: {setting}}, title, ` ${lt.sentence(problem)} `, lt.make("span.remedy", {}, lt.say(remedy)));
+        const title = field ? lt.make("button.quiet.small", {onclick: go}, label(field, setting)) : lt.make("span.strong", {}, setting);
+        const [what, remedy] = lt.form.words(problem);
+        return lt.make("li.problem", {dataset: {setting}}, title, ` ${what} `, lt.make("span.remedy", {}, remedy || ""));
+    };
+
+    const label = (field, setting) => {
+        const words = field.querySelector("[data-testid=block-info], label > span");
+        const fold = field.closest(".lora-trainer-fold");
+        return (setting in lt.form.all() && words ? words : fold.querySelector(".label-wrap > span")).textContent.trim();
     };
 })();

@@ -71,8 +71,8 @@
     /** Problems as a list, the first ones of many. */
     lt.problems = (problems, most = 20) => {
         const shown = problems.slice(0, most).map((each) => lt.make("li.problem", {},
-            lt.make("strong.strong", {}, subject(each)), ` ${lt.sentence(each.problem)} `,
-            lt.make("span.remedy", {}, lt.say(each.remedy))));
+            subject(each) ? lt.make("strong.strong", {}, subject(each), " ") : null,
+            `${lt.sentence(each.problem)} `, lt.make("span.remedy", {}, lt.say(each.remedy))));
         const more = problems.length - most;
         if (more > 0) shown.push(lt.make("li.problem", {}, lt.say("… and {count} more", {count: more})));
         return lt.make("ul.problems", {}, shown);
