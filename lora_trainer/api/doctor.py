@@ -13,6 +13,7 @@ from lora_trainer.api.answers import Route
 from lora_trainer.api.aside import told_by
 from lora_trainer.api.bodies import OBJECT, Body, fields
 from lora_trainer.api.cuts import only
+from lora_trainer.api.family import with_family
 from lora_trainer.api.jobs import read_config
 from lora_trainer.api.places import Places
 from lora_trainer.api.sets import SETS
@@ -38,7 +39,7 @@ class DoctorRoutes:
         """A task: each picture is looked at as it would be trained; what stands out is said, with what to do."""
         body = fields(body, {"form": dict, "config": dict})
         folder = self.places.dataset(name)
-        config = read_config(only(body, SETTINGS_OF_LOOKS), self.places)
+        config = with_family(read_config(only(body, (*SETTINGS_OF_LOOKS, "base_model")), self.places))
         if wrong := [problem for problem in problems(config) if problem.setting in SETTINGS_OF_LOOKS]:
             raise BadInput(wrong)
         words = ("doctor", str(folder), "--json", "--progress", "--set", *_changes(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from lora_trainer.api.answers import Answer, Route, problem
 from lora_trainer.api.places import Places
 from lora_trainer.config import FAMILIES
-from lora_trainer.inspecting.catalogue import Catalogue, Facts, stamp_of
+from lora_trainer.inspecting.catalogue import CATALOGUE, Catalogue, Facts, stamp_of
 
 SHORT_HASH = re.compile(r"\[([0-9a-f]{8,64})\]$")  # how a WebUI ends the name of a checkpoint
 
@@ -20,7 +20,7 @@ SHORT_HASH = re.compile(r"\[([0-9a-f]{8,64})\]$")  # how a WebUI ends the name o
 @dataclass(frozen=True)
 class ModelRoutes:
     places: Places
-    catalogue: Catalogue = field(default_factory=Catalogue)
+    catalogue: Catalogue = CATALOGUE
 
     def router(self) -> APIRouter:
         router = APIRouter(route_class=Route)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 
 from lora_trainer.api.answers import Answer, Route
 from lora_trainer.api.bodies import OBJECT, Body, fields
+from lora_trainer.api.family import with_family
 from lora_trainer.api.jobs import WORK, read_work
 from lora_trainer.api.places import Places
 from lora_trainer.api.steps import known_steps
@@ -47,9 +48,10 @@ class SettingRoutes:
         quick = body.get("quick", False)
         problems = self.queue.check(work, look=not quick)
         told = [notice for notice in notices(work.config) if "form" not in body or notice.setting != "crop"]
-        steps = known_steps(work.config, self.places) if quick and not problems else None
+        config = with_family(work.config)
+        steps = known_steps(config, self.places) if quick and not problems else None
         known = work.train and not problems and (steps is not None or not quick)
-        return _found(problems, told, self._estimate(work.config, steps) if known else None, steps, idle(work.config))
+        return _found(problems, told, self._estimate(config, steps) if known else None, steps, idle(config))
 
     def _estimate(self, config: Config, steps: int | None) -> dict[str, Any]:
         disk = disk_mb(config, family_of(config), steps)

@@ -94,3 +94,6 @@ def facts_of(file: Path) -> Facts:
         return {"kind": "", "problem": "; ".join(f"{each.problem}. {each.remedy}" for each in error.problems)}
     except OSError as error:
         return {"kind": "", "problem": f"can't be read ({error.strerror}). Check it, and the rights to it."}
+
+
+CATALOGUE = Catalogue()  # for the whole process, as a host mounts the routes anew when it reloads its page
