@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from lora_trainer.api import Access, mount
+from lora_trainer.api.tasks import TASKS
 from lora_trainer.hosts.alone import NoHost
 from lora_trainer.jobs.queue import Queue
 from tests.jobs.conftest import queue
@@ -108,6 +109,14 @@ def dataset(tmp_path: Path) -> Path:
     (folder / "a.png").write_bytes(png())
     (folder / "a.txt").write_text("zdm, green", encoding="utf-8")
     return folder.parent
+
+
+def ended(answer: httpx.Response) -> dict[str, Any]:
+    """The task that a request has started, once it has ended."""
+    assert answer.status_code in (200, 202), answer.text
+    task = TASKS.get(str(answer.json()["id"]))
+    until(task.over.is_set)
+    return task.facts()
 
 
 ConfigOf = Callable[..., dict[str, Any]]

@@ -17,10 +17,8 @@ from PIL import Image
 
 from lora_trainer.api import Access, mount
 from lora_trainer.api.imports import ARRIVING
-from lora_trainer.api.tasks import TASKS
 from lora_trainer.jobs.queue import Queue
-from tests.api.conftest import V1, Client, FakeHost, png
-from tests.jobs.patience import until
+from tests.api.conftest import V1, Client, FakeHost, ended, png
 
 UPLOADS = f"{V1}/uploads"
 
@@ -34,11 +32,7 @@ def upload(client: Client, files: dict[str, bytes]) -> str:
 
 def imported(client: Client, name: str, **body: Any) -> dict[str, Any]:
     """The task once it has ended."""
-    answer = client.post(f"{V1}/datasets/{quote(name)}/import", json=body)
-    assert answer.status_code in (200, 202), answer.text
-    task = TASKS.get(str(answer.json()["id"]))
-    until(task.over.is_set)
-    return task.facts()
+    return ended(client.post(f"{V1}/datasets/{quote(name)}/import", json=body))
 
 
 def below(folder: Path) -> set[str]:

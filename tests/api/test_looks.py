@@ -11,10 +11,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from lora_trainer.api import mount
-from lora_trainer.api.tasks import TASKS
 from lora_trainer.jobs.queue import Queue
-from tests.api.conftest import OPEN, V1, Client, FakeHost, png
-from tests.jobs.patience import until
+from tests.api.conftest import OPEN, V1, Client, FakeHost, ended, png
 
 HERE = f"{V1}/datasets/zdm"
 BY_CENTRE = {"crop": "centre", "crop_size": [64, 64]}
@@ -22,11 +20,7 @@ BY_CENTRE = {"crop": "centre", "crop_size": [64, 64]}
 
 def asked(client: Client, what: str, **body: Any) -> dict[str, Any]:
     """The task once it has ended."""
-    answer = client.post(f"{HERE}/{what}", json=body)
-    assert answer.status_code in (200, 202), answer.text
-    task = TASKS.get(str(answer.json()["id"]))
-    until(task.over.is_set)
-    return task.facts()
+    return ended(client.post(f"{HERE}/{what}", json=body))
 
 
 def test_a_cut_around_the_centre_is_the_largest_in_the_middle(client: Client, dataset: Path) -> None:
