@@ -19,6 +19,14 @@
         show();
     };
 
+    /** Says no more of what was typed: a job has been made of it, whose name is taken from then on. */
+    lt.forgetProblems = () => {
+        asked = false;
+        touched.clear();
+        lt.checked = {...(lt.checked || {}), problems: [], notices: []};
+        show();
+    };
+
     const look = async () => {
         const mine = ++turn;
         try {

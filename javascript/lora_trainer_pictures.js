@@ -237,7 +237,10 @@
             const task = await lt.tasks.running("import").catch(() => null);
             if (task) await guarded(() => finish(task.dataset, task, []));
         };
-        return {files, folder: (path, button) => path && folder(path, button), resume};
+        const nowhere = async () => {
+            throw new lt.Trouble(lt.say("Type the path of a folder or of a zip first."));
+        };
+        return {files, folder: (path, button) => (path ? folder(path, button) : lt.run(button, nowhere)), resume};
     };
 
     const suggestion = (path) => {

@@ -27,7 +27,7 @@
         told.textContent = lt.say("Looking at the settings and the pictures …");
         try {
             const job = await lt.ask("POST", "jobs", {form: lt.form.all(), first});
-            lt.showProblems([]);
+            lt.forgetProblems();
             told.textContent = lt.say("Job {id} is in the queue.", {id: job.id});
             lt.live.follow(job.id, job);
             if (first) document.getElementById("lora_trainer_fold_progress")?.scrollIntoView({behavior: "smooth"});

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.api.answers import Refused, problem
-from lora_trainer.config import SUBSET_SETTINGS, BadInput, Problem, file_name_fault
+from lora_trainer.config import SETTINGS, SUBSET_SETTINGS, BadInput, Problem, file_name_fault
 from lora_trainer.config.folder_name import repeats_and_class
+from lora_trainer.config.values import fault
 from lora_trainer.hosts.host import Host, HostProblem
 from lora_trainer.jobs.work import Work, paths_of
 from lora_trainer.packages import ROOT
@@ -110,7 +111,8 @@ class Places:
         name = form.get("dataset_name")
         if not form.get("subsets") and isinstance(name, str) and self.has_dataset(name):
             repeats = str(form.get("repeats", "")).strip()
-            alone = len(trained_folders(self.datasets / name)) < 2 and repeats.isdecimal()
+            sound = repeats.isdecimal() and fault(int(repeats), SETTINGS["repeats"]) is None
+            alone = sound and len(trained_folders(self.datasets / name)) < 2
             form["subsets"] = [{"folder": name, **({"repeats": int(repeats)} if alone else {})}]
         return self.settled(form)
 

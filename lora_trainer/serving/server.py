@@ -73,7 +73,7 @@ def _login(page: gr.Blocks, users: Mapping[str, str]) -> dict[str, Any]:
     """gradio 4 takes its users with the page, 3 finds them on it."""
     if not users:
         return {}
-    page.auth = list(users.items())
+    page.auth, page.auth_message = list(users.items()), None
     return {"auth": page.auth} if "auth" in inspect.signature(gr.mount_gradio_app).parameters else {}
 
 

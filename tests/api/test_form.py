@@ -38,12 +38,19 @@ def test_of_several_folders_each_ones_name_says_its_repeats(client: Client, queu
     assert answer.json()["problems"] == [] and answer.json()["steps"] == (10 + 3) * 2
 
 
-def test_six_mistakes_are_told_at_once_and_nothing_is_queued(client: Client, queue: Queue) -> None:
-    wrong = filled(rank=None, epochs="ten", learning_rate="", schedule="constant", warmup_percent=5, output_name="a/b")
+def test_mistakes_are_told_at_once_each_one_time_and_nothing_is_queued(
+    client: Client, queue: Queue, tmp_path: Path
+) -> None:
+    fill(tmp_path / "datasets" / "zdm" / "10_zdm", {"a.png": (64, 64)})
+    wrong = filled(
+        repeats="0", rank=None, epochs="ten", learning_rate="", schedule="constant", warmup_percent=5, output_name="a/b"
+    )
     answer = client.post(f"{V1}/jobs", json={"form": {**wrong, "base_model": ""}})
     assert answer.status_code == 422
-    named = {problem["setting"] for problem in answer.json()["problems"]}
-    assert {"rank", "epochs", "learning_rate", "base_model", "output_name", "subsets"} <= named
+    named = [problem["setting"] for problem in answer.json()["problems"]]
+    assert sorted(named) == sorted(
+        {"repeats", "rank", "epochs", "learning_rate", "base_model", "output_name", "warmup_percent"}
+    )
     assert queue.jobs() == []
 
 
