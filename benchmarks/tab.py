@@ -8,8 +8,7 @@ first_paint_s            with 10,000 pictures in the set: from the navigation to
 page_s                   of that: until gradio itself has made the tab
 slowest_click_s          from a click to the first frame in which anything of the page has changed, the slowest of all
                          buttons, tabs, folds and pictures of every panel; `slowest_click` says which. `nothing_seen`
-                         are those at which nothing had to change: they open a window of the browser's own, save a file
-                         or choose what is chosen
+                         are those at which nothing has changed
 """
 
 from __future__ import annotations
@@ -83,7 +82,8 @@ CLICKED = """
     element.click();
 })
 """
-IN_PANELS = ".lora-trainer-panel :is(button:not([disabled]), summary, .lora-trainer-gallery [role=option])"
+OF_THE_BROWSER = "[disabled], .lora-trainer-drop *"  # these open its own window for files
+IN_PANELS = f".lora-trainer-panel :is(button:not({OF_THE_BROWSER}), summary, .lora-trainer-gallery [role=option])"
 FOLDS = "#lora_trainer_tabs .label-wrap"
 STARTING = ("lora_trainer_start_training", "lora_trainer_prepare_start")  # last, as what they start takes the processor
 

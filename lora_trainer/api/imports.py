@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -64,7 +64,7 @@ class ImportRoutes:
     async def put_file(self, upload: str, path: str, request: Request) -> Response:
         """One picture, caption or zip, as it is; what is in it is looked at when it is imported."""
         target = self._folder(upload) / _place(path)
-        most = _most_bytes(target)
+        most = _most_bytes(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with target.open("xb") as file:
@@ -110,11 +110,13 @@ def _place(path: str) -> Path:
     return Path(*map(safe_stem, folders), f"{safe_stem(stem)}{dot}{safe_stem(ending)}")
 
 
-def _most_bytes(target: Path) -> int:
-    if target.suffix.lower() not in MOST_BYTES:
+def _most_bytes(path: str) -> int:
+    """How large the file may be. Raises BadInput where it is nothing that can be imported, by its name."""
+    ending = PurePosixPath(path).suffix.lower()
+    if ending not in MOST_BYTES:
         remedy = f"Send files that end in {' '.join(MOST_BYTES)}."
-        raise problem("file", target.name, "is neither a picture nor a caption nor a zip", remedy)
-    return MOST_BYTES[target.suffix.lower()]
+        raise problem("file", path, "is neither a picture nor a caption nor a zip", remedy)
+    return MOST_BYTES[ending]
 
 
 def _check(body: Body) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from lora_trainer.api.bodies import OBJECT, OPTIONS, Body, fields, job_number, n
 from lora_trainer.api.places import Places, is_fit
 from lora_trainer.api.sets import SETS
 from lora_trainer.api.stream import events_answer
-from lora_trainer.config import Config, as_dict, from_dict
+from lora_trainer.config import BadInput, Config, Problem, as_dict, from_dict
 from lora_trainer.config.form import from_form
+from lora_trainer.jobs.checks import faults
 from lora_trainer.jobs.job import STATUSES, Job
 from lora_trainer.jobs.queue import PLACES, Queue
 from lora_trainer.jobs.supervisor import Supervisor
-from lora_trainer.jobs.work import Work, read_prepare
+from lora_trainer.jobs.work import Work, absolute, read_prepare
 
 MOST_JOBS = 1000
 MOST_LINES = 10_000
@@ -138,10 +139,21 @@ def read_work(body: Body, places: Places) -> Work:
 def read_config(body: Body, places: Places) -> Config:
     """The body's `config`, or its `form`: the values of the tab's widgets. Raises BadInput."""
     if "form" in body:
-        return from_form(places.settled_form(body["form"]))
+        form = places.settled_form(body["form"])
+        try:
+            return from_form(form)
+        except BadInput as error:
+            raise BadInput([*error.problems, *_further(form, error)]) from None
     if "config" not in body:
         raise problem("config", None, "is missing", "Give an object.")
     return from_dict(places.settled(body["config"]))
+
+
+def _further(form: dict[str, Any], error: BadInput) -> Iterator[Problem]:
+    """What is wrong besides with a form of which some values cannot be read: files that are missing, say."""
+    told = {problem.setting.partition(".")[0] for problem in error.problems}
+    sound = from_form({name: value for name, value in form.items() if name not in told})
+    yield from (problem for problem in faults(absolute(Work(sound)), look=False) if problem.setting not in told)
 
 
 def _dataset(given: Any, places: Places) -> Any:

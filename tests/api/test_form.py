@@ -66,6 +66,12 @@ def test_steps_are_counted_without_a_look_at_the_files_as_training_counts_them(c
     assert again["problems"] == [] and again["steps"]
 
 
+def test_a_missing_file_is_told_together_with_what_cannot_be_read(client: Client, tmp_path: Path) -> None:
+    fill(tmp_path / "datasets" / "zdm" / "10_zdm", {"a.png": (64, 64)})
+    answer = client.post(f"{V1}/jobs", json={"form": filled(epochs="ten", base_model="gone.safetensors", vae="no")})
+    assert {problem["setting"] for problem in answer.json()["problems"]} == {"epochs", "base_model", "vae"}
+
+
 def test_the_form_is_asked_for_by_name(client: Client) -> None:
     assert client.post(f"{V1}/jobs", json={}).json()["problems"][0]["setting"] == "config"
     assert client.post(f"{V1}/jobs", json={"form": []}).status_code == 422

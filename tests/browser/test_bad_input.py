@@ -13,10 +13,10 @@ from tests.browser.tab import Tab, shows
 
 BASE = "demo/base.safetensors"
 SIX_MISTAKES = {
+    "base_model": "gone.safetensors",
     "repeats": "0",
     "epochs": "ten",
     "learning_rate": "much",
-    "unet_lr": "fast",
     "resolution": "63x64",
     "output_name": "a/b",
 }

@@ -14,7 +14,7 @@ from tests.browser.server import Server
 from tests.browser.tab import Tab, shows
 
 REMOVED = ("smile", "horns", "standing")
-NAME, KEPT = "zdm", "zdm_of_epoch_5"
+NAME, KEPT = "zdm", "zdm_of_epoch_2"
 TRIGGER = "zorble"
 SIDE = "64x64"  # the size of the demo's pictures, which its small base was trained at
 
@@ -99,7 +99,7 @@ def say_how_long(tab: Tab) -> None:
 def say_what_to_preview(tab: Tab) -> None:
     """Step 7: two prompts; small and quick, as the demo's base is."""
     tab.fill("preview_prompts", "{trigger}, meadow\n{trigger}, night, arms up")
-    for setting, value in {"preview_size": SIDE, "preview_steps": "8", "preview_cfg": "1.5"}.items():
+    for setting, value in {"preview_size": SIDE, "preview_steps": "5", "preview_cfg": "1.5"}.items():
         tab.fill(setting, value)
     tab.shoot("7-previews", tab.fold("previews"))
 
@@ -140,7 +140,7 @@ def come_back(tab: Tab, new_tab: Callable[[], Tab], server: Server) -> None:
 
 
 def stop_and_resume(tab: Tab, server: Server, job: int) -> None:
-    """Stopped with what it has learned, then on to the end."""
+    """Stopped with what it has learned, on from there, and stopped again after three of the ten epochs."""
     progress = tab.fold("progress")
     tab.panel("progress_stopAndSave").click()
     stopped = server.until_status(job, "stopped")
@@ -148,11 +148,11 @@ def stop_and_resume(tab: Tab, server: Server, job: int) -> None:
     expect(progress.locator(".lora-trainer-badge")).to_contain_text("stopped", ignore_case=True)
     tab.panel("progress_resume").click()
     expect(progress.locator(".lora-trainer-badge")).to_contain_text("running", ignore_case=True)
-    assert server.until_status(job, "finished", seconds=900)["step"] == 700
-    expect(progress.locator(".lora-trainer-badge")).to_contain_text("finished", ignore_case=True)
-    shows(progress.locator(".lora-trainer-plots"), "step 700")
-    shows(progress, "Epoch 10, step 700")
-    tab.shoot("9-progress-finished", progress)
+    shows(progress, "Epoch 3, step 210", seconds=600)
+    shows(progress.locator(".lora-trainer-plots"), re.compile(r"step 2[1-9]\d"))
+    tab.shoot("9-progress-later", progress)
+    tab.panel("progress_stopAndSave").click()
+    assert server.until_status(job, "stopped")["step"] > stopped["step"]
 
 
 def look_at_the_history(tab: Tab, server: Server, job: int) -> None:
@@ -162,7 +162,7 @@ def look_at_the_history(tab: Tab, server: Server, job: int) -> None:
     row = tab.panel("history").locator(f'[data-job="{job}"]')
     row.locator("button").first.click()
     table = row.locator("table")
-    expect(table.locator("img")).to_have_count(2 * 11)  # two prompts, before training and after each of ten epochs
+    expect(table.locator("img").nth(2 * 4 - 1)).to_be_attached()  # two prompts: before training, after three epochs
     for picture in table.locator("img").all():
         picture.scroll_into_view_if_needed()
         expect(picture).to_have_js_property("naturalWidth", 64)
@@ -172,7 +172,7 @@ def look_at_the_history(tab: Tab, server: Server, job: int) -> None:
     with Image.open(sheet.value.path()) as opened:
         assert opened.width > 64 and opened.height > 64
     titles = table.locator("thead th").all_inner_texts()
-    column = next(number for number, title in enumerate(titles) if title.startswith("Epoch 5"))
+    column = next(number for number, title in enumerate(titles) if title.startswith("Epoch 2"))
     table.locator("tfoot td").nth(column).get_by_text("Keep").click()
     tab.panel("keep_name").fill(KEPT)
     tab.panel("keep").click()
@@ -183,9 +183,7 @@ def look_at_the_history(tab: Tab, server: Server, job: int) -> None:
 def use_it(tab: Tab, server: Server) -> None:
     """Step 10: its card, and the prompt that calls it up."""
     tab.show("My LoRAs")
-    card = tab.panel("loras").locator(f'[data-lora="{KEPT}.safetensors"]').or_(
-        tab.panel("loras").locator(f'[data-lora="{KEPT}"]')
-    )
+    card = tab.panel("loras").locator(f'[data-lora^="{KEPT}"]')
     shows(card, TRIGGER)
     expect(card.locator("img")).to_have_js_property("naturalWidth", 64)
     tab.shoot("11-loras", tab.fold("loras"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,15 @@ def test_a_page_with_users_asks_for_the_password(guarded: Server, browser: Brows
 def test_ctrl_c_ends_it_quietly(guarded: Server) -> None:
     assert guarded.interrupt() == 0
     assert "Traceback" not in (guarded.folder / "page.log").read_text(encoding="utf-8")
+
+
+def test_a_page_that_anybody_may_use_says_so(server: Server, tmp_path: Path) -> None:
+    listening = Server(server.gradio, tmp_path, "--listen")
+    listening.start()
+    try:
+        from_elsewhere = urllib.request.Request(f"{listening.address}lora-trainer/v1/jobs", headers={"Host": "pc.lan"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(from_elsewhere, timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        listening.kill()
+    assert "--auth USER:PASSWORD" in (tmp_path / "page.log").read_text(encoding="utf-8")

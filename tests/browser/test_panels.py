@@ -1,4 +1,4 @@
-"""The panels beside the guide's straight way: cuts, the doctor, the config as text, comparing, other languages."""
+"""The panels beside the guide's straight way: cuts, the doctor, comparing, another language, a set put away."""
 
 from __future__ import annotations
 
@@ -68,23 +68,6 @@ def test_the_doctor_finds_the_same_picture_twice_and_leaves_one_out(
     group = found.locator("details", has_text="The same picture")
     group.get_by_text("Leave out", exact=False).last.click()
     shows(tab.panel("set_facts"), "3 pictures", seconds=60)
-
-
-def test_the_config_as_text_is_put_in_order_and_given_to_the_form(quick: Tab) -> None:
-    panel = quick.fold("config_text")
-    area = quick.panel("config_area")
-    area.scroll_into_view_if_needed()
-    expect(area).to_have_value(re.compile("epochs *= *1"))
-    area.fill('[dataset]\ndataset_name = "demo"\nepochs = 3\n[network]\nrank = "many"\nranks = 3\n')
-    quick.panel("config_format").click()
-    found = quick.panel("config_found")
-    for line in ("Line 5", "Line 6"):
-        shows(found, line)
-    quick.shoot("config", panel)
-    area.fill('[dataset]\ndataset_name = "demo"\nepochs = 3\nrepeats=2\n[network]\nrank = 8\n')
-    quick.panel("config_apply").click()
-    expect(quick.field("epochs")).to_have_value("3")
-    expect(quick.field("rank")).to_have_value("8")
 
 
 def test_two_ranks_are_compared_in_one_grid_of_pictures(quick: Tab, server: Server) -> None:
