@@ -95,6 +95,47 @@ def test_two_ranks_are_compared_in_one_grid_of_pictures(quick: Tab, server: Serv
     quick.shoot("compare", quick.fold("compare"))
 
 
+def test_a_lora_is_drawn_at_several_weights_and_trained_the_same_again(quick: Tab, server: Server) -> None:
+    quick.fill("output_name", "first")
+    quick.fill("rank", "4")
+    quick.panel("add_to_queue").click()
+    shows(quick.panel("start_told"), "is in the queue")
+    job = server.jobs()[0]["id"]
+    server.until_status(job, "finished")
+    draw_a_grid(quick, server)
+    quick.show("Train")
+    quick.fill("rank", "8")
+    quick.fill("repeats", "7")
+    quick.show("Queue & history")
+    row = quick.panel("history").locator(f'[data-job="{job}"]')
+    row.locator("button").first.click()
+    row.get_by_text("Same again").click()
+    expect(quick.field("rank")).to_have_value("4")
+    expect(quick.field("repeats")).to_have_value("1")
+    expect(quick.panel("set")).to_have_value("demo")
+    shows(quick.panel("sum"), "7 pictures × 1 repeats × 1 epochs")
+
+
+def draw_a_grid(tab: Tab, server: Server) -> None:
+    """Without the LoRA, and at two weights: a row for each, in one sheet in the end."""
+    tab.show("My LoRAs")
+    tab.panel("loras").locator('[data-lora="first.safetensors"]').get_by_text("Weight grid").click()
+    dialog = tab.panel("grid")
+    dialog.locator("input").fill("0.5, high")
+    tab.panel("grid_draw").click()
+    expect(dialog.locator(".lora-trainer-fault")).to_be_visible()
+    dialog.locator("input").fill("0.5, 1")
+    tab.panel("grid_draw").click()
+    expect(dialog.locator('img[src*="grid.png"]')).to_have_count(1, timeout=120_000)
+    grid = server.until_status(server.jobs()[0]["id"], "finished")
+    assert grid["kind"] == "grid"
+    cells = [name for name in server.ask(f"jobs/{grid['id']}/samples")["samples"] if name.startswith("cell-")]
+    assert len(cells) == 3
+    tab.shoot("11-loras-grid", dialog)
+    dialog.get_by_text("Close", exact=True).click()
+    expect(dialog).to_have_count(0)
+
+
 def test_a_pages_language_is_chosen_on_it(tab: Tab) -> None:
     words = json.loads((ROOT / "localizations" / "ja_JP.json").read_text(encoding="utf-8"))
     tab.panel("language").select_option("ja_JP")
