@@ -322,7 +322,7 @@ class Config:
         kohya="text_encoder_lr", metadata="ss_text_encoder_lr",
         applies=Applies("Used only when the text encoder is trained.", lambda config: config.train != "unet"))
     warmup_percent: float = learning(
-        0.0, "Warm-up", "The learning rate rises from 0 over this part of all steps.",
+        0.0, "Warm-up (%)", "The learning rate rises from 0 over this part of all steps.",
         minimum=0, maximum=100, unit="%", seaart="学習率ウォームアップ(%)", kohya="lr_warmup_steps",
         metadata="ss_lr_warmup_steps")
     schedule: str = learning(
