@@ -30,7 +30,7 @@ CLIPBOARD = ["clipboard-read", "clipboard-write"]
 SEEN = {"solo": 0.95, "green_hair": 0.93, "smile": 0.9, "horns": 0.85, "simple_background": 0.8, "standing": 0.7}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while playwright lives, no other test's event loop can run
 def browser() -> Iterator[Browser]:
     if program() is None:
         sentence = "No Chromium is installed: the tab is not tested in a browser. Install chromium, or Chrome."
