@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -143,17 +143,21 @@ def read_config(body: Body, places: Places) -> Config:
         try:
             return from_form(form)
         except BadInput as error:
-            raise BadInput([*error.problems, *_further(form, error)]) from None
+            raise BadInput([*error.problems, *_further(form, error, places)]) from None
     if "config" not in body:
         raise problem("config", None, "is missing", "Give an object.")
     return from_dict(places.settled(body["config"]))
 
 
-def _further(form: dict[str, Any], error: BadInput) -> Iterator[Problem]:
+def _further(form: dict[str, Any], error: BadInput, places: Places) -> list[Problem]:
     """What is wrong besides with a form of which some values cannot be read: files that are missing, say."""
     told = {problem.setting.partition(".")[0] for problem in error.problems}
     sound = from_form({name: value for name, value in form.items() if name not in told})
-    yield from (problem for problem in faults(absolute(Work(sound)), look=False) if problem.setting not in told)
+    try:
+        found: Sequence[Problem] = faults(places.inside(absolute(Work(sound))), look=False)
+    except BadInput as outside:  # nothing is said of what lies there
+        found = outside.problems
+    return [problem for problem in found if problem.setting not in told]
 
 
 def _dataset(given: Any, places: Places) -> Any:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+
+from lora_trainer.api import Access, mount
 from lora_trainer.config import Config
 from lora_trainer.config.form import as_form, from_form
 from lora_trainer.dataset.steps import count_steps
 from lora_trainer.jobs.queue import Queue
-from tests.api.conftest import V1, Client, png
+from tests.api.conftest import V1, Client, FakeHost, png
 
 
 def filled(**values: Any) -> dict[str, Any]:
@@ -70,6 +73,18 @@ def test_a_missing_file_is_told_together_with_what_cannot_be_read(client: Client
     fill(tmp_path / "datasets" / "zdm" / "10_zdm", {"a.png": (64, 64)})
     answer = client.post(f"{V1}/jobs", json={"form": filled(epochs="ten", base_model="gone.safetensors", vae="no")})
     assert {problem["setting"] for problem in answer.json()["problems"]} == {"epochs", "base_model", "vae"}
+
+
+def test_from_other_machines_nothing_is_told_of_files_elsewhere(queue: Queue, host: FakeHost, tmp_path: Path) -> None:
+    app, open_to_all = FastAPI(), Access(None, None, listening_remotely=True, allowed_remotely=True)
+    mount(app, queue, None, host, open_to_all, tmp_path / "datasets")
+    secret = tmp_path.with_name(f"{tmp_path.name}-secret.safetensors")  # beside the host's folders
+    told = []
+    for make in (secret.touch, secret.unlink):
+        answer = Client(app).post(f"{V1}/config/check", json={"form": filled(epochs="ten", vae=str(secret))})
+        told.append([problem for problem in answer.json()["problems"] if problem["setting"] == "vae"])
+        make()
+    assert told[0] == told[1] and "lies outside" in told[0][0]["problem"]
 
 
 def test_the_form_is_asked_for_by_name(client: Client) -> None:
