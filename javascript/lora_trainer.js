@@ -37,12 +37,13 @@
         }
         const answer = await response.json().catch(() => null);
         if (response.ok) return answer;
+        const {status} = response;
         const problems = (answer && answer.problems) || [];
         const told = problems.map((each) => `${lt.sentence(each.problem)} ${lt.sentence(each.remedy)}`).join(" ");
         const detail = answer && (typeof answer.detail === "string" ? answer.detail : answer.error);
         throw new lt.Trouble(
-            (detail && lt.say(detail)) || told || lt.say("The WebUI answered with an error ({status}).", {status: response.status}),
-            response.status,
+            (detail && lt.say(detail)) || told || lt.say("The WebUI answered with an error ({status}).", {status}),
+            status,
             problems,
         );
     };
@@ -57,7 +58,7 @@
             else if (name in element) element[name] = value;
             else element.setAttribute(name, value);
         }
-        element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+        element.append(...children.flat(Infinity).filter((child) => (child ?? false) !== false));
         return element;
     };
 
@@ -98,7 +99,8 @@
         };
         const yes = lt.make("button.primary", {id: "lora_trainer_confirm", onclick: () => answer(true)}, verb);
         const no = lt.make("button", {onclick: () => answer(false)}, lt.say("Cancel"));
-        const dialog = lt.make("dialog.panel.dialog", {}, lt.make("p", {}, sentence), lt.make("div.buttons", {}, no, yes));
+        const buttons = lt.make("div.buttons", {}, no, yes);
+        const dialog = lt.make("dialog.panel.dialog", {}, lt.make("p", {}, sentence), buttons);
         dialog.addEventListener("cancel", () => answer(false));
         lt.home().append(dialog);
         dialog.showModal();
@@ -123,7 +125,10 @@
     };
 
     /** Where dialogs and toasts go, so that they have the host's colours. */
-    lt.home = () => document.querySelector("gradio-app .gradio-container") || document.querySelector("gradio-app") || document.body;
+    lt.home = () => {
+        const host = document.querySelector("gradio-app");
+        return (host && (host.querySelector(".gradio-container") || host)) || document.body;
+    };
 
     /** Calls `act` with the facts of each event of that name. */
     lt.on = (event, act) => document.addEventListener(`lora_trainer_${event}`, ({detail}) => act(detail));
@@ -165,7 +170,8 @@
 
     /** Opens a fold of the form, if it is closed. */
     lt.unfold = (element) => {
-        for (let fold = element.closest(".lora-trainer-fold"); fold; fold = fold.parentElement.closest(".lora-trainer-fold")) {
+        const around = (inner) => inner.closest(".lora-trainer-fold");
+        for (let fold = around(element); fold; fold = around(fold.parentElement)) {
             const title = fold.querySelector(".label-wrap");
             if (title && !title.classList.contains("open")) title.click();
         }

@@ -79,11 +79,12 @@
     };
 
     /** What is wrong, and what to do, in the user's language. */
-    form.words = ({setting, problem, remedy}) => {
+    form.words = ({setting, ...told}) => {
         if (setting === "subsets" && !lt.dataset) {
-            return [lt.say("There are no pictures yet."), lt.say("Drop some into the first panel, or choose a set there.")];
+            const remedy = lt.say("Drop some into the first panel, or choose a set there.");
+            return [lt.say("There are no pictures yet."), remedy];
         }
-        return [problem, remedy].filter(Boolean).map(lt.sentence);
+        return [told.problem, told.remedy].filter(Boolean).map(lt.sentence);
     };
 
     /** Shows faintly which settings mean nothing as things are. */

@@ -47,14 +47,16 @@
             field.scrollIntoView({block: "center", behavior: "smooth"});
             field.querySelector("input, textarea")?.focus({preventScroll: true});
         };
-        const title = field ? lt.make("button.quiet.small", {onclick: go}, label(field, setting)) : lt.make("span.strong", {}, setting);
+        const title = field
+            ? lt.make("button.quiet.small", {onclick: go}, label(field, setting))
+            : lt.make("span.strong", {}, setting);
         const [what, remedy] = lt.form.words(problem);
-        return lt.make("li.problem", {dataset: {setting}}, title, ` ${what} `, lt.make("span.remedy", {}, remedy || ""));
+        const told = lt.make("span.remedy", {}, remedy || "");
+        return lt.make("li.problem", {dataset: {setting}}, title, ` ${what} `, told);
     };
 
     const label = (field, setting) => {
-        const words = field.querySelector("[data-testid=block-info], label > span");
-        const fold = field.closest(".lora-trainer-fold");
-        return (setting in lt.form.all() && words ? words : fold.querySelector(".label-wrap > span")).textContent.trim();
+        const words = setting in lt.form.all() && field.querySelector("[data-testid=block-info], label > span");
+        return (words || field.closest(".lora-trainer-fold").querySelector(".label-wrap > span")).textContent.trim();
     };
 })();

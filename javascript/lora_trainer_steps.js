@@ -4,7 +4,7 @@
 (() => {
     const lt = (window.loraTrainer = window.loraTrainer || {});
     let folders = []; // of the chosen set: {name, repeats, pictures}
-    let counted = null; // the server's count of steps, which knows the buckets; null until it has seen the latest change
+    let counted = null; // the server's count of steps, which knows the buckets; null until it has seen the last change
 
     (lt.panels = lt.panels || {}).steps = (element) => {
         const sum = lt.make("p.strong", {id: "lora_trainer_sum"});
@@ -58,7 +58,8 @@
         if (!found) return "";
         const parts = [];
         if (found.seconds !== null) parts.push(lt.say("about {time}", {time: lt.duration(found.seconds)}));
-        if (found.peak_mb !== null) parts.push(lt.say("{size} GB of memory", {size: (found.peak_mb / 1024).toFixed(1)}));
+        const memory = found.peak_mb !== null && (found.peak_mb / 1024).toFixed(1);
+        if (memory) parts.push(lt.say("{size} GB of memory", {size: memory}));
         if (found.disk_mb) parts.push(lt.say("{size} MB on disk", {size: Math.round(found.disk_mb).toLocaleString()}));
         return [parts.join(", "), lt.say(found.why)].filter(Boolean).join(" — ");
     };
