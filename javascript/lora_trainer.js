@@ -17,6 +17,9 @@
         }
     };
 
+    /** What people call the families. */
+    lt.families = {sd15: "SD1.5", sdxl: "SDXL", flux: "Flux", sd2: "SD2", sd3: "SD3"};
+
     /** The address of a route of ours, such as `jobs/3/log`, wherever the host's page lies. */
     lt.url = (path) => new URL(API + path, document.baseURI).href;
 
@@ -60,6 +63,13 @@
         }
         element.append(...children.flat(Infinity).filter((child) => (child ?? false) !== false));
         return element;
+    };
+
+    /** A button that does what `act` does, through lt.run. */
+    lt.button = (kind, words, act, title = "") => {
+        const button = lt.make(kind, {title}, words);
+        button.onclick = () => lt.run(button, act);
+        return button;
     };
 
     /** Does what a button asks for: shows at once that it is at work, then what went wrong, if anything did. */

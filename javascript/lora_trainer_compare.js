@@ -3,7 +3,6 @@
     "use strict";
 
     const lt = (window.loraTrainer = window.loraTrainer || {});
-    const MOST = 36; // trainings
     const REFRESH = 3000; // milliseconds between two looks at one that is not over
     const AUTOMATIC = "automatic";
     const PANELS = {
@@ -14,7 +13,6 @@
         dataset: () => lt.say("Pictures and captions"),
         model: () => lt.say("Base model"),
     };
-    const NOT_COMPARED = ["dataset_name", "subsets"];
     const SUGGESTED = {
         optimizer: ["AdamW", "Lion", "Prodigy"],
         rank: ["16", "32", "64", "128"],
@@ -34,7 +32,8 @@
         clip_skip: ["1", "2"],
     };
 
-    let settings = {}; // of the config's schema
+    let settings = {}; // of the config's schema, those that can be compared
+    let most = 0; // trainings
     let views = [];
     let listening = false;
 
@@ -61,9 +60,13 @@
         );
         views = [...views.filter((other) => other.element.isConnected), view];
         try {
-            settings = (await lt.ask("GET", "config/schema")).properties;
+            const [schema, told, {comparisons}] = await Promise.all(
+                ["config/schema", "comparisons/settings", "comparisons"].map((path) => lt.ask("GET", path)),
+            );
+            settings = Object.fromEntries(told.settings.map((name) => [name, schema.properties[name]]));
+            most = told.most;
             build(view);
-            await load(view);
+            load(view, comparisons);
         } catch (trouble) {
             lt.fault(view.sum, trouble);
         }
@@ -112,8 +115,7 @@
     function options(optional) {
         const groups = Object.entries(PANELS).map(([panel, title]) => {
             const names = Object.keys(settings).filter((name) => settings[name]["x-panel"] === panel);
-            const compared = names.filter((name) => !NOT_COMPARED.includes(name));
-            const words = compared.map((value) => lt.make("option", {value}, lt.say(settings[value].title)));
+            const words = names.map((value) => lt.make("option", {value}, lt.say(settings[value].title)));
             return lt.make("optgroup", {label: title()}, words);
         });
         return optional ? [lt.make("option", {value: ""}, lt.say("None")), ...groups] : groups;
@@ -182,13 +184,13 @@
         const names = axes.reduce((all, {values}) => longer(all, values), [nameOf()]);
         const count = axes.every(({values}) => values.length) ? names.length : 0;
         view.start.textContent = lt.say("Queue {count} trainings", {count});
-        view.start.disabled = !count || count > MOST;
+        view.start.disabled = !count || count > most;
         view.sum.textContent = told(count, names);
     }
 
     function told(count, names) {
         if (!count) return lt.say("Choose values of each setting.");
-        if (count > MOST) return lt.say("That makes {count} trainings; {most} are the most.", {count, most: MOST});
+        if (count > most) return lt.say("That makes {count} trainings; {most} are the most.", {count, most});
         const some = count > 4 ? [...names.slice(0, 3), "…", names[count - 1]] : names;
         return lt.say("Their names: {names}", {names: some.join(", ")});
     }
@@ -219,8 +221,7 @@
 
     // ---- what was compared
 
-    async function load(view) {
-        const {comparisons} = await lt.ask("GET", "comparisons");
+    function load(view, comparisons) {
         comparisons.reverse().forEach((made) => put(view, made, made === comparisons[comparisons.length - 1]));
         view.empty.hidden = comparisons.length > 0;
     }

@@ -163,25 +163,19 @@
     }
 
     function actions(row, job) {
-        const again = act("button.small.history-again", lt.say("Same again"), () => sameAgain(job));
+        const again = lt.button("button.small.history-again", lt.say("Same again"), () => sameAgain(job));
         again.title = lt.say("Fill the form with this job's settings");
-        const toml = act("button.small", lt.say("Config as TOML"), () => showToml(row, job));
+        const toml = lt.button("button.small", lt.say("Config as TOML"), () => showToml(row, job));
         row.sheet = link(`jobs/${job.id}/contact_sheet`, lt.say("Contact sheet"), `${job.name}.png`);
         row.sheet.hidden = true;
-        const resume = act("button.small", lt.say("Resume job"), () => goOn(job));
+        const resume = lt.button("button.small", lt.say("Resume job"), () => goOn(job));
         resume.title = lt.say("Go on from its last saved state");
-        const more = act("button.small", lt.say("Progress and log"), () => follow(job));
-        const away = act("button.danger.small", lt.say("Delete job"), () => remove(job));
+        const more = lt.button("button.small", lt.say("Progress and log"), () => follow(job));
+        const away = lt.button("button.danger.small", lt.say("Delete job"), () => remove(job));
         again.hidden = toml.hidden = job.kind !== "train";
         resume.hidden = !RESUMABLE.includes(job.status);
         away.hidden = !lt.hasEnded(job);
         return lt.make("div.row", {}, again, resume, row.sheet, toml, more, away);
-    }
-
-    function act(kind, words, ask) {
-        const button = lt.make(kind, {}, words);
-        button.onclick = () => lt.run(button, ask);
-        return button;
     }
 
     const link = (path, words, download) => lt.make("a.button.small", {href: lt.url(path), download}, words);
@@ -292,7 +286,7 @@
 
     function files(job, moment) {
         const buttons = moment.loras.map((file) => {
-            const button = act("button.small.history-keep", lt.say("Keep"), () => keep(job, file));
+            const button = lt.button("button.small.history-keep", lt.say("Keep"), () => keep(job, file));
             button.title = lt.say("Put {file} into the LoRA folder", {file});
             return [button, link(`jobs/${job.id}/loras/${encodeURIComponent(file)}`, lt.say("Download"), file)];
         });

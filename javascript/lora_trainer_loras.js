@@ -5,7 +5,6 @@
     const lt = (window.loraTrainer = window.loraTrainer || {});
     const PART = 24; // cards that are asked for at once
     const TYPING = 250; // milliseconds without a key before it is searched
-    const FAMILIES = {sd15: "SD1.5", sd2: "SD2", sdxl: "SDXL", flux: "Flux", sd3: "SD3"};
 
     let views = [];
     let finished = null;
@@ -19,8 +18,9 @@
         view.search = lt.make("input", {type: "search", placeholder: lt.say("Search LoRAs")});
         view.search.oninput = () => typed(view);
         view.empty = lt.make("p.empty", {hidden: true});
-        view.more = act("button", lt.say("Show more"), () => load(view, true));
-        const refresh = act("button.small", lt.say("Refresh"), () => load(view), lt.say("Look into the folders again"));
+        view.more = lt.button("button", lt.say("Show more"), () => load(view, true));
+        const why = lt.say("Look into the folders again");
+        const refresh = lt.button("button.small", lt.say("Refresh"), () => load(view), why);
         view.bar = lt.make("div.row", {}, view.search, refresh, view.count);
         element.replaceChildren(view.bar, view.empty, view.cards, lt.make("div.row", {}, view.more));
         view.more.hidden = true;
@@ -90,7 +90,7 @@
     }
 
     const badges = (lora) =>
-        [FAMILIES[lora.family], lora.kind, lora.rank ? lt.say("rank {rank}", lora) : ""].filter(Boolean);
+        [lt.families[lora.family], lora.kind, lora.rank ? lt.say("rank {rank}", lora) : ""].filter(Boolean);
 
     function words(lora) {
         if (lora.trouble) return [lt.make("p.problem", {}, `${lora.path}: ${lt.sentence(lora.trouble)}`)];
@@ -107,20 +107,14 @@
     const tagsOf = (tags) => (tags.length ? lt.say("Trained on: {tags}", {tags: tags.slice(0, 6).join(", ")}) : "");
 
     function buttons(view, lora, element) {
-        const run = act("button.primary.small.lora-run", lt.say("Run"), () => use(lora), runTitle());
+        const run = lt.button("button.primary.small.lora-run", lt.say("Run"), () => use(lora), runTitle());
         const why = lt.say("Draw it at several weights, to choose one");
-        const grid = act("button.small", lt.say("Weight grid"), () => lt.grid(lora.path), why);
+        const grid = lt.button("button.small", lt.say("Weight grid"), () => lt.grid(lora.path), why);
         const address = {href: lt.url(`loras/${encoded(lora.path)}/file`), download: `${lora.name}.safetensors`};
         const file = lt.make("a.button.small", address, lt.say("Download"));
-        const away = act("button.danger.small", lt.say("Delete LoRA"), () => remove(view, lora, element));
+        const away = lt.button("button.danger.small", lt.say("Delete LoRA"), () => remove(view, lora, element));
         run.hidden = grid.hidden = Boolean(lora.trouble);
         return lt.make("div.row.lora-buttons", {}, run, grid, file, away);
-    }
-
-    function act(kind, words, ask, title = "") {
-        const button = lt.make(kind, {title}, words);
-        button.onclick = () => lt.run(button, ask);
-        return button;
     }
 
     const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");

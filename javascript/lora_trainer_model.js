@@ -4,7 +4,6 @@
 (() => {
     const lt = (window.loraTrainer = window.loraTrainer || {});
     const AGAIN_MS = 400; // between two looks at a list of which some files are still to be read
-    const FAMILIES = {sd15: "SD1.5", sdxl: "SDXL", flux: "Flux", sd2: "SD2", sd3: "SD3"};
     const ALWAYS = ["sd15", "sdxl", "flux"];
     const state = {models: [], loaded: "", reading: 0, come: false, family: "", search: "", stranger: null};
 
@@ -86,7 +85,7 @@
 
     const drawFamilies = (parts) => {
         const count = (family) => state.models.filter((model) => model.family === family).length;
-        const shown = Object.keys(FAMILIES).filter((family) => ALWAYS.includes(family) || count(family));
+        const shown = Object.keys(lt.families).filter((family) => ALWAYS.includes(family) || count(family));
         const other = state.models.filter((model) => model.known && !model.family).length;
         const button = (family, title, number) => lt.make("button.segment", {
             "aria-pressed": String(state.family === family),
@@ -98,7 +97,7 @@
         }, `${title} (${number})`);
         parts.families.replaceChildren(
             button("", lt.say("All"), state.models.length),
-            ...shown.map((family) => button(family, FAMILIES[family], count(family))),
+            ...shown.map((family) => button(family, lt.families[family], count(family))),
             ...(other ? [button("other", lt.say("Other"), other)] : []),
         );
     };
@@ -138,7 +137,7 @@
         lt.make("span.grow.cut", {}, model.name),
         model.name === state.loaded && lt.make("span.badge.good", {}, lt.say("loaded")),
         model.prediction_type === "v" && lt.make("span.badge", {}, "v-pred"),
-        lt.make("span.badge", {}, FAMILIES[model.family] || (model.known ? lt.say("no base model") : "…")),
+        lt.make("span.badge", {}, lt.families[model.family] || (model.known ? lt.say("no base model") : "…")),
         lt.make("span.number.hint", {}, gigabytes(model.size_bytes)),
     );
 
@@ -180,7 +179,7 @@
         if (model.failed) return lt.make("p.problem", {}, model.failed);
         if (!model.known) return hint(lt.say("{name} is being read.", {name: model.name}));
         const facts = [
-            [lt.say("Family"), FAMILIES[model.family] || "–"],
+            [lt.say("Family"), lt.families[model.family] || "–"],
             [lt.say("Prediction type"), prediction(model)],
             [lt.say("File size"), gigabytes(model.size_bytes)],
             [lt.say("Precision"), model.precision],

@@ -84,12 +84,14 @@
     }
 
     function act(kind, words, title, ask) {
-        const button = lt.make(kind, {title, ariaLabel: title || words}, words);
         const done = async () => {
             await ask();
             await lt.live.now();
         };
-        button.onclick = () => lt.run(button, done).then(() => views.forEach(update));
+        const button = lt.button(kind, words, done, title);
+        const run = button.onclick;
+        button.ariaLabel = title || words;
+        button.onclick = () => run().then(() => views.forEach(update));
         return button;
     }
 

@@ -16,7 +16,17 @@ from lora_trainer.api.history import in_columns, seed_words, sheet_answer
 from lora_trainer.api.jobs import read_work
 from lora_trainer.api.places import Places
 from lora_trainer.config import SETTINGS, BadInput, Problem
-from lora_trainer.jobs.comparisons import Cell, Comparison, compare, comparison, comparisons, forget, read_axes
+from lora_trainer.jobs.comparisons import (
+    COMPARABLE,
+    MOST_JOBS,
+    Cell,
+    Comparison,
+    compare,
+    comparison,
+    comparisons,
+    forget,
+    read_axes,
+)
 from lora_trainer.jobs.history import History, Moment, history
 from lora_trainer.jobs.job import Job, NoSuchJob
 from lora_trainer.jobs.queue import Queue
@@ -31,6 +41,7 @@ class ComparisonRoutes:
         router = APIRouter(route_class=Route)
         router.add_api_route("/comparisons", self.add_comparison, methods=["POST"])
         router.add_api_route("/comparisons", self.list_comparisons, methods=["GET"])
+        router.add_api_route("/comparisons/settings", self.list_settings, methods=["GET"])
         router.add_api_route("/comparisons/{id}", self.show_comparison, methods=["GET"])
         router.add_api_route("/comparisons/{id}", self.forget_comparison, methods=["DELETE"])
         router.add_api_route("/comparisons/{id}/sheet", self.show_sheet, methods=["GET"])
@@ -51,6 +62,10 @@ class ComparisonRoutes:
     def list_comparisons(self) -> Response:
         """The newest first."""
         return Answer({"comparisons": [self._shown(each) for each in comparisons(self.queue)]})
+
+    def list_settings(self) -> Response:
+        """The settings that can be compared, in `most` trainings at most."""
+        return Answer({"settings": COMPARABLE, "most": MOST_JOBS})
 
     def show_comparison(self, id: str) -> Response:
         return Answer(self._shown(self._comparison(id)))

@@ -8,6 +8,13 @@ from pathlib import Path
 from lora_trainer.config import FAMILIES, Config
 from lora_trainer.inspecting.catalogue import CATALOGUE
 
+FULL_SIZE = 500_000_000  # parameters: every published base of a family has more, a miniature far fewer
+
+
+def is_full_size(config: Config) -> bool:
+    """Whether the base model is as large as its family's, so that a LoRA of it is, too."""
+    return bool(CATALOGUE.read(Path(config.base_model)).get("parameters", 0) > FULL_SIZE)
+
 
 def with_family(config: Config) -> Config:
     """The config with the family that its base model's header tells, where the config leaves it to the file.

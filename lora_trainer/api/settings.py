@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 
 from lora_trainer.api.answers import Answer, Route
 from lora_trainer.api.bodies import OBJECT, Body, fields
-from lora_trainer.api.family import with_family
+from lora_trainer.api.family import is_full_size, with_family
 from lora_trainer.api.jobs import WORK, read_work
 from lora_trainer.api.places import Places
 from lora_trainer.api.steps import known_steps
@@ -54,7 +54,7 @@ class SettingRoutes:
         return _found(problems, told, self._estimate(config, steps) if known else None, steps, idle(config))
 
     def _estimate(self, config: Config, steps: int | None) -> dict[str, Any]:
-        disk = disk_mb(config, family_of(config), steps)
+        disk = disk_mb(config, family_of(config), steps) if is_full_size(config) else None
         return {**asdict(self.queue.estimate(config, steps)), "disk_mb": disk}
 
 

@@ -26,8 +26,11 @@ from lora_trainer.jobs.queue import Queue
 from lora_trainer.jobs.work import Work
 
 MOST_JOBS, MOST_AXES = 36, 2
-PANELS = ("model", "dataset", "training", "learning", "network", "noise")  # what a setting may be of
+PANELS = ("learning", "network", "training", "noise", "dataset", "model")  # what a setting may be of
 NOT_COMPARED = ("dataset_name", "subsets")
+COMPARABLE = [
+    row.name for panel in PANELS for row in SETTINGS.values() if row.panel == panel and row.name not in NOT_COMPARED
+]
 FOLDER = "comparisons"
 REMEDY = "Choose one or two settings, each with its values."
 _UNFIT = re.compile(r"[^\w.+=-]+")
@@ -128,7 +131,7 @@ def forget(queue: Queue, id: int) -> None:
 def _axis(given: Mapping[str, Any], faults: list[Problem]) -> Axis:
     setting, values = given.get("setting"), given.get("values")
     row = SETTINGS.get(setting) if isinstance(setting, str) else None
-    if row is None or row.panel not in PANELS or row.name in NOT_COMPARED:
+    if row is None or row.name not in COMPARABLE:
         faults.append(Problem("axes", setting, "is no setting that can be compared", "Choose another one."))
         return Axis(str(setting), ())
     if not isinstance(values, list) or not values:

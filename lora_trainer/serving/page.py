@@ -62,11 +62,13 @@ def head(language: str) -> str:
     lines = [f"window.{name} = {json.dumps(value).replace('<', chr(92) + 'u003c')};" for name, value in facts.items()]
     scripts = [*sorted((ROOT / "javascript").glob("*.js")), *sorted((HERE / "files").glob("*.js"))]
     styles = [ROOT / "style.css", *sorted((HERE / "files").glob("*.css"))]
-    return "\n".join([
-        f"<script>{''.join(lines)}</script>",
-        *(f"<style>{style.read_text(encoding='utf-8')}</style>" for style in styles if style.is_file()),
-        *(f'<script defer src="{_address(script)}"></script>' for script in scripts),
-    ])
+    return "\n".join(
+        [
+            f"<script>{''.join(lines)}</script>",
+            *(f"<style>{style.read_text(encoding='utf-8')}</style>" for style in styles if style.is_file()),
+            *(f'<script defer src="{_address(script)}"></script>' for script in scripts),
+        ]
+    )
 
 
 def made_ours(html: str, language: str) -> str:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from PIL import Image, ImageColor
 
 from lora_trainer.api import mount
-from lora_trainer.config import from_dict
+from lora_trainer.config import SETTINGS, from_dict
 from lora_trainer.jobs.comparisons import MOST_JOBS
 from lora_trainer.jobs.queue import Queue
 from tests.api.conftest import OPEN, V1, Client, ConfigOf, FakeHost
@@ -244,3 +244,9 @@ def test_a_comparison_that_is_not_there_is_not_found(client: Client, config_of: 
     client.post(COMPARISONS, json={"config": config_of(), "axes": TWO})
     assert client.get(f"{COMPARISONS}/{id}").status_code == 404
     assert client.get(f"{COMPARISONS}/{id}/sheet").status_code == 404
+
+
+def test_what_can_be_compared_is_told(client: Client) -> None:
+    told = client.get(f"{V1}/comparisons/settings").json()
+    assert told["most"] == 36 and {"optimizer", "rank", "schedule"} <= set(told["settings"]) <= set(SETTINGS)
+    assert not {"dataset_name", "subsets", "output_name", "preview_prompts"} & set(told["settings"])

@@ -4,7 +4,7 @@ import json
 import struct
 from pathlib import Path
 
-from lora_trainer.api.family import with_family
+from lora_trainer.api.family import is_full_size, with_family
 from lora_trainer.config import Config
 from lora_trainer.packages import ROOT
 from tests.api.conftest import V1, Client, png
@@ -41,6 +41,10 @@ def test_the_base_models_header_tells_the_family_unless_the_config_does(tmp_path
     assert with_family(Config(base_model=str(DEMO))).family == "sd15"
     assert with_family(Config(base_model=str(sdxl))).family == "sdxl"
     assert with_family(Config(base_model=str(sdxl), family="sd2")).family == "sd2"
+
+
+def test_the_demos_base_is_none_of_full_size() -> None:
+    assert not is_full_size(Config(base_model=str(DEMO)))
 
 
 def test_what_is_no_model_tells_nothing(tmp_path: Path) -> None:

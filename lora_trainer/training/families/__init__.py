@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lora_trainer.training.families.text import Conditioning
 
 
-
 class Family(Protocol):
     """What differs between families of base models, as far as a training loop has to ask.
 
