@@ -122,6 +122,7 @@
         document.querySelectorAll(".lora-trainer-toasts").forEach((old) => old.remove());
         const toast = lt.make("div.toast", {role: "status"}, lt.make("span", {}, sentence));
         const place = lt.make("div.panel.toasts", {}, toast);
+        const [dialog] = dialogs().slice(-1); // which covers everything else
         if (act) {
             const button = lt.make("button", {}, verb);
             button.onclick = () => lt.run(button, async () => {
@@ -130,9 +131,11 @@
             });
             toast.append(button);
         }
-        lt.home().append(place);
+        (dialog || lt.home()).append(place);
         setTimeout(() => place.remove(), seconds * 1000);
     };
+
+    const dialogs = () => [...document.querySelectorAll("dialog.lora-trainer-panel[open]")];
 
     /** Where dialogs and toasts go, so that they have the host's colours. */
     lt.home = () => {
@@ -171,8 +174,9 @@
         lt.tell("dataset", {name});
     };
 
-    /** Opens one of our sub-tabs: train, queue, loras or compare. */
+    /** Opens one of our sub-tabs: train, queue, loras or compare; whatever dialog covers it is closed. */
     lt.show = (name) => {
+        dialogs().forEach((dialog) => dialog.close());
         const titles = {train: "Train", queue: "Queue & history", loras: "My LoRAs", compare: "Compare"};
         const buttons = document.querySelectorAll("#lora_trainer_tabs > .tab-nav > button");
         buttons[Object.keys(titles).indexOf(name)].click();

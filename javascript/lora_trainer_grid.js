@@ -1,4 +1,5 @@
 // A grid of a finished LoRA: asked for in a dialog, drawn by a job, shown in the dialog as it comes.
+// Where the host draws itself, it does instead: see lora_trainer_drawn_grid.js.
 "use strict";
 
 (() => {
@@ -7,6 +8,7 @@
 
     /** Asks what to draw with this LoRA (its path or name), queues that, and shows it. Resolves when it is closed. */
     lt.grid = async (lora) => {
+        if (await lt.hostDraws()) return lt.drawnGrid({lora});
         const [suggested, {models}] = await Promise.all([
             lt.ask("GET", `loras/grid?lora=${encodeURIComponent(lora)}`),
             lt.ask("GET", "models"),
@@ -15,7 +17,7 @@
     };
 
     function open(lora, suggested, models, resolve) {
-        const fields = fieldsOf(suggested, models);
+        const fields = lt.gridFields(suggested, models);
         const view = {job: null, body: lt.make("div.column"), close: lt.make("button", {}, lt.say("Cancel"))};
         view.draw = lt.make("button.primary", {id: "lora_trainer_grid_draw"}, lt.say("Draw the grid"));
         view.draw.onclick = () => lt.run(view.draw, () => start(view, lora, fields));
@@ -32,19 +34,26 @@
         view.dialog.showModal();
     }
 
-    function fieldsOf(suggested, models) {
+    /**
+     * The fields that every grid has, by the names of the route's: each an element, `label`, and `read`.
+     * `several`: it is of several LoRAs, which are its rows.
+     */
+    lt.gridFields = (suggested, models, several = false) => {
         const chosen = suggested.base_model;
         const options = models.map(({name}) => lt.make("option", {value: name, selected: name === chosen}, name));
         const base = lt.make("select", {}, ...options);
         if (!chosen) base.value = "";
         const weights = lt.make("input", {value: suggested.weights.join(", ")});
         const prompts = lt.make("textarea", {rows: 4, value: suggested.prompts.join("\n")});
+        const [ofWeights, ofPrompts] = several
+            ? [lt.say("Weights of the LoRA, a column for each"), lt.say("Prompts, a line and a table for each")]
+            : [lt.say("Weights of the LoRA, a row for each"), lt.say("Prompts, a line and a column for each")];
         return {
             base_model: field(lt.say("Base model"), base, () => base.value),
-            weights: field(lt.say("Weights of the LoRA, a row for each"), weights, () => numbersIn(weights.value)),
-            prompts: field(lt.say("Prompts, a line and a column for each"), prompts, () => linesIn(prompts.value)),
+            weights: field(ofWeights, weights, () => numbersIn(weights.value)),
+            prompts: field(ofPrompts, prompts, () => linesIn(prompts.value)),
         };
-    }
+    };
 
     const field = (words, control, read) => ({label: lt.make("label.field", {}, words, control), read});
 
@@ -55,12 +64,11 @@
     const linesIn = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 
     async function start(view, lora, fields) {
-        Object.values(fields).forEach(({label}) => lt.fault(label, null));
         const given = Object.entries(fields).map(([name, each]) => [name, each.read()]);
         try {
             view.job = await lt.ask("POST", "loras/grid", {lora, ...Object.fromEntries(given)});
         } catch (trouble) {
-            return blame(fields, trouble);
+            return lt.blame(fields, trouble);
         }
         view.draw.hidden = true;
         view.close.textContent = lt.say("Close");
@@ -75,13 +83,14 @@
     }
 
     /** What is wrong with a field stands below it; the rest is thrown. */
-    function blame(fields, trouble) {
+    lt.blame = (fields, trouble) => {
+        Object.values(fields).forEach(({label}) => lt.fault(label, null));
         const fieldOf = ({setting}) => fields[setting.replace("preview_prompts", "prompts")];
         const problems = trouble.problems || [];
         if (!problems.length || !problems.every(fieldOf)) throw trouble;
         const words = ({problem, remedy}) => `${lt.sentence(problem)} ${lt.say(remedy)}`;
         problems.forEach((each) => lt.fault(fieldOf(each).label, {message: words(each)}));
-    }
+    };
 
     async function watch(view, shown) {
         while (view.dialog.open) {

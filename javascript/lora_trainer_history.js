@@ -130,7 +130,8 @@
         Object.assign(row, {stamp, asking: true});
         if (changed) frame(row, job);
         try {
-            fill(row, job, await lt.ask("GET", `jobs/${job.id}/history`));
+            const [made, draws] = await Promise.all([lt.ask("GET", `jobs/${job.id}/history`), lt.hostDraws()]);
+            fill(row, job, made, draws);
         } catch (trouble) {
             lt.fault(row.actions, trouble);
         } finally {
@@ -172,11 +173,15 @@
         resume.title = lt.say("Go on from its last saved state");
         const more = lt.button("button.small", lt.say("Progress and log"), () => follow(job));
         const away = lt.button("button.danger.small", lt.say("Delete job"), () => remove(job));
+        row.grid = lt.button("button.small.history-grid", lt.say("Grid of epochs and weights"), () => drawGrid(job));
+        row.grid.hidden = true;
         again.hidden = toml.hidden = job.kind !== "train";
         resume.hidden = !RESUMABLE.includes(job.status);
         away.hidden = !lt.hasEnded(job);
-        return lt.make("div.row", {}, again, resume, row.sheet, toml, more, away);
+        return lt.make("div.row", {}, again, resume, row.sheet, row.grid, toml, more, away);
     }
+
+    const drawGrid = (job) => lt.drawnGrid({job: job.id});
 
     const link = (path, words, download) => lt.make("a.button.small", {href: lt.url(path), download}, words);
 
@@ -234,9 +239,10 @@
 
     // ---- epochs x prompts
 
-    function fill(row, job, made) {
+    function fill(row, job, made, draws) {
         if (job.kind !== "train") return;
         row.sheet.hidden = !made.prompts.length;
+        row.grid.hidden = !(draws && made.moments.some((moment) => moment.loras.length));
         const text = JSON.stringify(made.moments);
         if (row.made === text) return;
         row.made = text;
@@ -286,41 +292,11 @@
 
     function files(job, moment) {
         const buttons = moment.loras.map((file) => {
-            const button = lt.button("button.small.history-keep", lt.say("Keep"), () => keep(job, file));
+            const button = lt.button("button.small.history-keep", lt.say("Keep"), () => lt.keepLora(job, file));
             button.title = lt.say("Put {file} into the LoRA folder", {file});
             return [button, link(`jobs/${job.id}/loras/${encodeURIComponent(file)}`, lt.say("Download"), file)];
         });
         return lt.make("td", {}, lt.make("div.history-files", {}, buttons));
-    }
-
-    // ---- keeping a LoRA
-
-    function keep(job, file) {
-        const stem = file.replace(/\.safetensors$/, "");
-        const name = lt.make("input", {type: "text", value: stem, id: "lora_trainer_keep_name"});
-        const yes = lt.make("button.primary", {id: "lora_trainer_keep"}, lt.say("Keep"));
-        const no = lt.make("button", {type: "button"}, lt.say("Cancel"));
-        const label = lt.make("label.field", {}, lt.say("Its name in the LoRA folder"), name);
-        const form = lt.make("form.column", {method: "dialog"}, label, lt.make("div.buttons", {}, no, yes));
-        const dialog = lt.make("dialog.panel.dialog", {}, form);
-        dialog.addEventListener("close", () => dialog.remove());
-        no.onclick = () => dialog.close();
-        form.onsubmit = (event) => {
-            event.preventDefault();
-            lt.run(yes, async () => {
-                await lt.ask("POST", `jobs/${job.id}/keep`, {file, name: name.value.trim()});
-                dialog.close();
-                kept(name.value.trim());
-            });
-        };
-        lt.home().append(dialog);
-        dialog.showModal();
-        name.select();
-    }
-
-    function kept(name) {
-        lt.tell("loras");
-        lt.toast(lt.say("{name} is in My LoRAs.", {name}), {verb: lt.say("Show"), act: () => lt.show("loras")});
     }
 
     (lt.panels = lt.panels || {}).history = draw;

@@ -19,14 +19,20 @@
         return lt.make("button.zoom", {title: lt.say("Show it large"), onclick: open}, image);
     };
 
-    /** Shows one of `pictures` large: rows of {src, label, title, beside: {src, label} or null}, or null for none. */
+    /**
+     * Shows one of `pictures` large: rows of {src, label, title, beside: {src, label} or null}, or null for none.
+     * With `verb` and `act` a picture has a button that does something with it.
+     */
     lt.lightbox = (pictures, row, column) => {
         const view = {pictures, row, column, stage: lt.make("div.lightbox-stage"), words: lt.make("p.lightbox-words")};
         const close = button("×", lt.say("Close"), () => view.dialog.close());
         view.moves = Object.values(MOVES).map(({by, sign, title}) => {
             return {by, button: button(sign, title(), () => move(view, by))};
         });
-        const bar = lt.make("div.row.lightbox-bar", {}, view.moves.map((each) => each.button), view.words, close);
+        view.act = lt.make("button.primary.small", {id: "lora_trainer_picture_act"});
+        view.act.onclick = () => lt.run(view.act, () => view.pictures[view.row][view.column].act());
+        const moves = view.moves.map((each) => each.button);
+        const bar = lt.make("div.row.lightbox-bar", {}, moves, view.words, view.act, close);
         view.dialog = lt.make("dialog.panel.lightbox", {tabIndex: -1, ariaLabel: lt.say("Picture")}, bar, view.stage);
         view.dialog.addEventListener("keydown", (event) => onKey(view, event));
         view.dialog.addEventListener("close", () => view.dialog.remove());
@@ -65,6 +71,9 @@
     function show(view) {
         const shown = view.pictures[view.row][view.column];
         view.words.textContent = shown.title || "";
+        lt.fault(view.act, null);
+        view.act.hidden = !shown.act;
+        view.act.textContent = shown.verb || "";
         view.stage.replaceChildren(...[shown.beside, shown].filter(Boolean).map(figure));
         view.moves.forEach((each) => (each.button.disabled = !next(view, each.by)));
         if (document.activeElement.disabled) view.dialog.focus(); // a disabled button would keep all keys to itself

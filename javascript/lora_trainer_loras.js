@@ -58,6 +58,7 @@
 
     function show(view, {loras, count}, offset) {
         lt.fault(view.bar, null);
+        if (!offset && !view.search.value) lt.refreshCards(loras.slice(0, PART));
         const cards = loras.map((lora) => card(view, lora));
         if (offset) view.cards.append(...cards);
         else view.cards.replaceChildren(...cards);
@@ -89,14 +90,17 @@
         return lt.thumb([[{src: lt.url(lora.picture), label: lora.name}]], 0, 0, "img.picture");
     }
 
-    const badges = (lora) =>
-        [lt.families[lora.family], lora.kind, lora.rank ? lt.say("rank {rank}", lora) : ""].filter(Boolean);
+    const badges = (lora) => {
+        const [rank, weight] = [lt.say("rank {rank}", lora), lt.say("weight {weight}", lora)];
+        return [lt.families[lora.family], lora.kind, lora.rank && rank, !lora.trouble && weight].filter(Boolean);
+    };
 
     function words(lora) {
         if (lora.trouble) return [lt.make("p.problem", {}, `${lora.path}: ${lt.sentence(lora.trouble)}`)];
         const step = lora.steps ? lt.say("step {step}", {step: lora.steps}) : "";
         const lines = [
             lora.trigger ? lt.say("Trigger words: {words}", {words: lora.trigger}) : tagsOf(lora.tags),
+            lora.negative && lt.say("Negative prompt: {words}", {words: lora.negative}),
             lora.base && lt.say("Base: {base}", lora),
             [step, lt.when(lora.modified)].filter(Boolean).join(" · "),
         ].filter(Boolean);
@@ -107,7 +111,8 @@
     const tagsOf = (tags) => (tags.length ? lt.say("Trained on: {tags}", {tags: tags.slice(0, 6).join(", ")}) : "");
 
     function buttons(view, lora, element) {
-        const run = lt.button("button.primary.small.lora-run", lt.say("Run"), () => use(lora), runTitle());
+        const use = () => lt.useLora(lora.path);
+        const run = lt.button("button.primary.small.lora-run", lt.say("Run"), use, lt.useTitle());
         const why = lt.say("Draw it at several weights, to choose one");
         const grid = lt.button("button.small", lt.say("Weight grid"), () => lt.grid(lora.path), why);
         const address = {href: lt.url(`loras/${encoded(lora.path)}/file`), download: `${lora.name}.safetensors`};
@@ -118,48 +123,6 @@
     }
 
     const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
-
-    // ---- using it
-
-    const prompt = (lora) => [`<lora:${lora.name}:${lora.weight}>`, lora.trigger].filter(Boolean).join(", ");
-
-    /** The WebUI's field for the prompt, or null where the page is not a WebUI's. */
-    const field = () => document.querySelector("#txt2img_prompt textarea");
-
-    const runTitle = () =>
-        field() ? lt.say("Open txt2img with this LoRA in the prompt") : lt.say("Copy the prompt that uses this LoRA");
-
-    async function use(lora) {
-        const textarea = field();
-        if (!textarea) return copy(prompt(lora));
-        textarea.value = prompt(lora);
-        window.updateInput(textarea);
-        window.switch_to_txt2img();
-        const canChoose = window.selectCheckpoint && document.getElementById("change_checkpoint");
-        if (lora.checkpoint && canChoose) window.selectCheckpoint(lora.checkpoint);
-        else if (lora.base) lt.toast(lt.say("It was trained on {base}: choose that model, or a relative of it.", lora));
-        return undefined;
-    }
-
-    async function copy(text) {
-        if (await copied(text)) lt.toast(lt.say("Copied: {prompt}", {prompt: text}));
-        else lt.toast(lt.say("Use this prompt: {prompt}", {prompt: text}), {seconds: 60});
-    }
-
-    /** Pages from other machines without https have no clipboard but this older way to it. */
-    async function copied(text) {
-        try {
-            await navigator.clipboard.writeText(text);
-            return true;
-        } catch {
-            const area = lt.make("textarea", {value: text});
-            document.body.append(area);
-            area.select();
-            const done = document.execCommand("copy");
-            area.remove();
-            return done;
-        }
-    }
 
     // ---- putting it away
 

@@ -21,15 +21,15 @@ TOOLS = ("pytest", "hypothesis", "ruff", "mypy")
 def set_up() -> None:
     """Makes the trainer's packages and the test tools importable, here and in child processes."""
     packages.ensure()
-    active = packages.activate()
     if not (packages.is_installed() and all(map(importlib.util.find_spec, TOOLS))):
         tools = packages.Folder("tools", packages.read_list(TESTS / "packages.txt"), with_dependencies=True)
         # Their torch is the one that is there: pip would fetch another.
         originals = packages.Folder("originals", packages.read_list(TESTS / "originals.txt"), with_dependencies=False)
         for folder in (tools, originals):
             packages.install(folder)
-            sys.path.insert(len(active), str(folder.path))
+            sys.path.insert(0, str(folder.path))
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of the running Python are none of ours
+    packages.activate()  # before the tools on the path, which it leaves alone as they come before the Python's own
     os.environ.update(packages.environment_for_child())
 
 

@@ -24,7 +24,7 @@ CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="lora-trainer", charset="UTF-8"'}
 CLOSED = (
     "The API is off, as this WebUI can be reached from other machines and asks nobody for a password."
-    " Start it with --api-auth USER:PASSWORD, or allow the API to everybody in the settings."
+    " Start it with --api-auth USER:PASSWORD, or allow it in the settings, under Train LoRA."
 )
 
 

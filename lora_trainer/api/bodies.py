@@ -20,7 +20,14 @@ LARGEST = 1 << 63  # what SQLite and TOML hold
 NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 Body = dict[str, Any]
-KINDS = {str: "text", bool: "true or false", dict: "an object", list: "a list", int: "a whole number"}
+KINDS = {
+    str: "text",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+    int: "a whole number",
+    float: "a number",
+}
 
 
 async def read_object(request: Request) -> Body:
@@ -139,4 +146,6 @@ def _is_broken(text: str) -> bool:
 
 
 def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    """JSON's 1 is a number, too; its true is none."""
+    kinds = (int, float) if kind is float else (kind,)
+    return isinstance(value, kinds) and not (int in kinds and isinstance(value, bool))

@@ -39,39 +39,49 @@ class GridRoutes:
 
     def suggest_grid(self, request: Request) -> Response:
         """What is drawn of ?lora= where nothing else is said: its own training's base and prompts, usual weights."""
-        config = self._config(self._lora(request.query_params.get("lora", "")))
-        base = next((name for name, path in self.places.host.checkpoints() if str(path) == config.base_model), "")
-        prompts = [prompt.replace("{trigger}", config.trigger_word) for prompt in config.preview_prompts]
-        return Answer({"base_model": base, "prompts": prompts, "weights": WEIGHTS})
+        config = drawn_with(lora_called(request.query_params.get("lora", ""), self.places), self.places)
+        base = base_name(config, self.places)
+        return Answer({"base_model": base, "prompts": prompts_of(config), "weights": WEIGHTS})
 
     def add_grid(self, body: Body = OBJECT) -> Response:
         """201 with the queued job, 422 with every problem. Its last sample is the sheet."""
         given = fields(body, GRID, required=("lora",))
-        config = self._config(self._lora(given["lora"]))
+        config = drawn_with(lora_called(given["lora"], self.places), self.places)
         if "base_model" in given:
             config = replace(config, base_model=self.places.base_model(given["base_model"]))
         if "prompts" in given:
-            config = replace(config, preview_prompts=_of_kind(given, "prompts", "texts", str))
-        weights = tuple(map(float, _of_kind({"weights": WEIGHTS, **given}, "weights", "numbers", int, float)))
+            config = replace(config, preview_prompts=of_kind(given, "prompts", "texts", str))
+        weights = tuple(map(float, of_kind({"weights": WEIGHTS, **given}, "weights", "numbers", int, float)))
         work = self.places.inside(Work(config, train=False, weights=weights))
         job = self.queue.add(work, given.get("first", False))
         return Answer(asdict(job), 201, {"Location": f"jobs/{job.id}"})
 
-    def _lora(self, name: str) -> Path:
-        """Refused (404)."""
-        for folder in self.places.host.lora_folders():
-            for path in self.places.loras():
-                if path.is_relative_to(folder) and name in (path.relative_to(folder).as_posix(), path.stem):
-                    return path
-        raise Refused(404, f"There is no LoRA {name[:80]!r}. GET /loras lists those that are there.")
 
-    def _config(self, lora: Path) -> Config:
-        """The previews and the base of the LoRA's own training, as far as its file tells them and the base is here."""
-        header = read_header(lora)
-        config = replace(_trained_with(lora), start_lora=str(lora))
-        base = self.places.base_model(header.metadata.get("ss_sd_model_name", ""))
-        here = {str(path) for _, path in self.places.host.checkpoints()}
-        return replace(config, base_model=base if base in here else "", preview_prompts=_prompts(header, config))
+def lora_called(name: str, places: Places) -> Path:
+    """A LoRA by its path below the host's folder of LoRAs, or by its name. Refused (404)."""
+    for folder in places.host.lora_folders():
+        for path in places.loras():
+            if path.is_relative_to(folder) and name in (path.relative_to(folder).as_posix(), path.stem):
+                return path
+    raise Refused(404, f"There is no LoRA {name[:80]!r}. GET /loras lists those that are there.")
+
+
+def drawn_with(lora: Path, places: Places) -> Config:
+    """The previews and the base of the LoRA's own training, as far as its file tells them and the base is here."""
+    header = read_header(lora)
+    config = replace(_trained_with(lora), start_lora=str(lora))
+    base = places.base_model(header.metadata.get("ss_sd_model_name", ""))
+    here = {str(path) for _, path in places.host.checkpoints()}
+    return replace(config, base_model=base if base in here else "", preview_prompts=_prompts(header, config))
+
+
+def base_name(config: Config, places: Places) -> str:
+    """What the host calls the config's base model; "" where it does not know it."""
+    return next((name for name, path in places.host.checkpoints() if str(path) == config.base_model), "")
+
+
+def prompts_of(config: Config) -> list[str]:
+    return [prompt.replace("{trigger}", config.trigger_word) for prompt in config.preview_prompts]
 
 
 def _trained_with(lora: Path) -> Config:
@@ -90,7 +100,7 @@ def _prompts(header: Header, config: Config) -> tuple[str, ...]:
     return config.preview_prompts or tuple(filter(None, said))[:1]
 
 
-def _of_kind(body: Body, name: str, called: str, *kinds: type) -> tuple[Any, ...]:
+def of_kind(body: Body, name: str, called: str, *kinds: type) -> tuple[Any, ...]:
     """A list whose items are all of one of these kinds. Raises BadInput."""
     values = body[name]
     if not values or not all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):

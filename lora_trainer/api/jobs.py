@@ -25,6 +25,7 @@ from lora_trainer.jobs.work import Work, absolute, read_prepare
 
 MOST_JOBS = 1000
 MOST_LINES = 10_000
+KEEP = {"file": str, "name": str, "weight": float, "picture": str, "replace": bool}
 WORK = {"config": dict, "form": dict, "prepare": dict, "train": bool}
 
 
@@ -48,6 +49,7 @@ class JobRoutes:
         router.add_api_route("/jobs/{id}/samples/{name}", self.show_sample, methods=["GET"])
         router.add_api_route("/jobs/{id}/loras", self.list_loras, methods=["GET"])
         router.add_api_route("/jobs/{id}/loras/{name}", self.download_lora, methods=["GET"])
+        router.add_api_route("/jobs/{id}/keep", self.show_keepable, methods=["GET"])
         router.add_api_route("/jobs/{id}/{command}", self.command_job, methods=["POST"])
         return router
 
@@ -107,6 +109,11 @@ class JobRoutes:
 
     def download_lora(self, id: str, name: str) -> Response:
         return _file(self.queue.loras(self._job(id).id), name)
+
+    def show_keepable(self, id: str, request: Request) -> Response:
+        """What POST .../keep may be given for ?file=: the first free `name` from ?name= on, `weight`, `pictures`."""
+        query = request.query_params
+        return Answer(self.queue.keepable(self._job(id).id, query.get("file", ""), query.get("name")))
 
     def command_job(self, id: str, command: str, body: Body = OPTIONS) -> Response:
         """`command` is the number that the event "heeded" names once the worker has taken it; "" where it is done."""
@@ -211,8 +218,7 @@ def _move(queue: Queue, job: Job, body: Body) -> Response:
 
 
 def _keep(queue: Queue, job: Job, body: Body) -> Response:
-    given = fields(body, {"file": str, "name": str}, required=("file",))
-    return Answer({"lora": queue.keep(job.id, given["file"], given.get("name"))})
+    return Answer({"lora": queue.keep(job.id, **fields(body, KEEP, required=("file",)))})
 
 
 COMMANDS: dict[str, Command] = {

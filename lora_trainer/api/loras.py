@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ from lora_trainer.config.interchange.refill import read_lora
 from lora_trainer.inspecting.describe_lora import describe_lora
 from lora_trainer.inspecting.header import read_header
 from lora_trainer.inspecting.lora_names import is_lora
-from lora_trainer.jobs.card import WEIGHT, files_of, picture_of, read_card
+from lora_trainer.jobs.card import WEIGHT, change_card, check_weight, files_of, picture_of, read_card
 
 ASIDE = ".deleted"
 ENDING = ".deleted"  # behind each file's own ending: a host that looks into hidden folders passes over them
@@ -37,6 +38,13 @@ SEARCHED = (  # of what a file says
     "modelspec.architecture",
     "modelspec.trigger_phrase",
 )
+CARD = {  # what requests call the fields of the WebUI's card
+    "weight": "preferred weight",
+    "trigger": "activation text",
+    "negative": "negative text",
+    "description": "description",
+    "notes": "notes",
+}
 LONGEST_SEARCHED = 20_000
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address has the file's time in it
 
@@ -52,6 +60,8 @@ class LoraRoutes:
         router.add_api_route("/loras", self.list_loras, methods=["GET"])
         router.add_api_route("/loras/restore", self.restore_lora, methods=["POST"])
         router.add_api_route("/loras/{path:path}/file", self.download_lora, methods=["GET"])
+        router.add_api_route("/loras/{path:path}/use", self.show_use, methods=["GET"])
+        router.add_api_route("/loras/{path:path}/card", self.write_card, methods=["POST"])
         router.add_api_route("/loras/{path:path}/picture", self.show_picture, methods=["GET"])
         router.add_api_route("/loras/{path:path}", self.delete_lora, methods=["DELETE"])
         return router
@@ -65,6 +75,27 @@ class LoraRoutes:
         names = {path.name: name for name, path in reversed(self.places.host.checkpoints())}
         loras = [{**lora, "checkpoint": names.get(lora["base"], "")} for lora in shown]
         return Answer({"loras": loras, "count": len(found)})
+
+    def show_use(self, path: str) -> Response:
+        """What a prompt with this LoRA needs: as its list says it, and the card's `negative` text.
+
+        `names` are what a prompt may already call it. `chosen`: the host makes pictures with its base model already.
+        """
+        file = self._lora(path)
+        lora = _shown(path, file, file.stat())
+        stems = {each.stem for _, each, _ in self._all()} if lora["title"] else set()
+        names = [lora["name"], *({lora["title"]} - stems - {""})]
+        bases = [name for name, checkpoint in self.places.host.checkpoints() if checkpoint.name == lora["base"]]
+        chosen = self.places.host.current_checkpoint() in bases
+        told = {name: lora[name] for name in ("name", "weight", "trigger", "negative", "base")}
+        return Answer({**told, "names": names, "checkpoint": next(iter(bases), ""), "chosen": chosen})
+
+    def write_card(self, path: str, body: Body = OBJECT) -> Response:
+        """Some fields of the WebUI's card; all others on it stay."""
+        given = fields(body, {name: float if name == "weight" else str for name in CARD})
+        check_weight(given.get("weight"))
+        change_card(self._lora(path), {CARD[name]: value for name, value in given.items()})
+        return Response(status_code=204)
 
     def download_lora(self, path: str) -> Response:
         file = self._lora(path)
@@ -166,6 +197,8 @@ def _shown(path: str, file: Path, status: os.stat_result) -> dict[str, Any]:
         **facts,
         "trigger": _text(card.get("activation text")) or facts["trigger"],
         "weight": _weight(card.get("preferred weight")),
+        "negative": _text(card.get("negative text")),
+        "notes": _text(card.get("notes")),
         "description": _text(card.get("description")) or facts["description"],
         "picture": f"loras/{quote(path, errors='replace')}/picture?v={picture.stat().st_mtime_ns}" if picture else None,
     }
@@ -212,6 +245,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _weight(value: object) -> float:
+def _weight(value: Any) -> float:
     """The WebUI writes 0 where its user has chosen none."""
-    return float(value) if isinstance(value, (int, float)) and value else WEIGHT
+    chosen = isinstance(value, (int, float)) and value and math.isfinite(value)
+    return float(value) if chosen else WEIGHT

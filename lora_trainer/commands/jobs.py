@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keep_one = action("keep", keep, "publish one of a job's LoRAs beside the last one")
     keep_one.add_argument("file", metavar="FILE", help="as `jobs show` names it")
     keep_one.add_argument("--name", metavar="NAME", help="what it is called there")
+    keep_one.add_argument("--weight", type=float, metavar="WEIGHT", help="that stands on its card in the WebUI")
+    keep_one.add_argument("--replace", action="store_true", help="in the place of another one of this job")
     tail = action("log", log, "the end of what a job's worker printed")
     tail.add_argument("--lines", type=natural, default=LINES, metavar="N", help=f"how many lines ({LINES})")
     told = action("events", events, "what a job told, a JSON object a line")
@@ -76,7 +78,8 @@ def show_config(arguments: argparse.Namespace) -> int:
 
 def keep(arguments: argparse.Namespace) -> int:
     queue = open_queue(arguments)
-    kept = queue.keep(arguments.id, Path(arguments.file).name, arguments.name)
+    file = Path(arguments.file).name
+    kept = queue.keep(arguments.id, file, arguments.name, arguments.weight, replace=arguments.replace)
     print(as_json({"lora": kept}) if arguments.json else f"Published: {kept}")
     return 0
 

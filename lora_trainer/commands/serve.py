@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import subprocess
 import sys
 import webbrowser
 from contextlib import suppress
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from lora_trainer import packages
 from lora_trainer.commands.queued import running_job
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.hosts.standalone import Standalone
-from lora_trainer.jobs.processes import own_command
 from lora_trainer.jobs.queue import Queue
 
 LIST = packages.ROOT / "lora_trainer" / "serving" / "web_packages.txt"
@@ -69,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             webbrowser.open(address)
 
     with suppress(KeyboardInterrupt):  # the server has ended already
-        serve(host, queue, Door(door, arguments.listen, dict(arguments.auth)), partial(set_up, host.python), ready)
+        serve(host, queue, Door(door, arguments.listen, dict(arguments.auth)), ready)
     if job := running_job(queue):
         print(f"Job {job.id} goes on by itself; `serve` and `queue start` watch it again.", file=sys.stderr)
     queue.close()
@@ -98,22 +95,3 @@ def get_gradio() -> None:
         folder = packages.Folder(packages.WEB, packages.read_list(LIST), with_dependencies=True)
         packages.install(folder)
         sys.path.insert(0, str(folder.path))
-
-
-def set_up(python: str, tell: packages.Progress) -> None:
-    """Runs `setup` in the Python that trains, which must see nothing of the page's packages. PackageProblem."""
-    lines = [""]
-    with subprocess.Popen(
-        own_command(python, "setup"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**packages.environment_for_child(), "PYTHONUNBUFFERED": "1"},
-        encoding="utf-8",
-        errors="replace",
-    ) as child:
-        for line in child.stdout or ():
-            lines.append(line.strip())
-            tell(line.strip())
-    if child.returncode:
-        raise packages.PackageProblem(lines[-1])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 LONGEST_NAME = 200  # bytes; leaves room for "-000010.safetensors" and its temporary file within 255
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.+)-v(\d{1,9})")
 
 
 def file_name_fault(name: str) -> str | None:
@@ -22,3 +24,12 @@ def file_name_fault(name: str) -> str | None:
     if RESERVED.fullmatch(name):
         return "is a name that Windows keeps for itself"
     return "is too long" if len(name.encode("utf-8", "replace")) > LONGEST_NAME else None
+
+
+def following(name: str) -> Iterator[str]:
+    """The names after this one: zdm -> zdm-v2, zdm-v3 ...; zdm-v2 -> zdm-v3 ..."""
+    match = _NUMBERED.fullmatch(name)
+    stem, number = (match[1], int(match[2])) if match else (name, 1)
+    while True:
+        number += 1
+        yield f"{stem}-v{number}"

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_trainer.hosts.host import Drawing, HostProblem
+
 
 @dataclass(frozen=True)
 class NoHost:
@@ -34,3 +36,13 @@ class NoHost:
 
     def refresh_loras(self) -> None:
         """It shows none."""
+
+    @property
+    def draws(self) -> bool:
+        return False
+
+    def draw(self, drawing: Drawing, target: Path) -> None:
+        raise HostProblem(f"Pictures are not made by {self.name}. Draw the grid as a job.")
+
+    def stop_drawing(self) -> None:
+        """It draws none."""

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 
 class HostProblem(Exception):
     """What the host could not do, in one sentence, and what to do about it, in another."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that a host is to make, in the WebUI's words.
+
+    `checkpoint`: a base model by the host's name for it; `width` and `height` in pixels; `clip_skip`: None is as the
+    host has it; `loras`: each file with its strength.
+    """
+
+    checkpoint: str
+    prompt: str
+    negative_prompt: str
+    steps: int
+    cfg_scale: float
+    sampler: str
+    width: int
+    height: int
+    seed: int
+    clip_skip: int | None = None
+    loras: tuple[tuple[Path, float], ...] = ()
 
 
 class Host(Protocol):
@@ -39,3 +61,13 @@ class Host(Protocol):
 
     def refresh_loras(self) -> None:
         """A LoRA may have come into its folders."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it makes pictures itself."""
+
+    def draw(self, drawing: Drawing, target: Path) -> None:
+        """Makes the picture, a PNG at `target` that is whole or not there. Waits for what the host is busy with."""
+
+    def stop_drawing(self) -> None:
+        """The picture that `draw` makes in another thread is wanted no more: `draw` ends soon, with HostProblem."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_trainer.jobs.event_log import ENDS, Event
+from lora_trainer.packages import DAMAGED
 
 Known = tuple[str, str, str]  # reason, cause, remedy
 
@@ -40,7 +41,7 @@ _OUT_OF_MEMORY = (
 _MISSING_PACKAGE = (
     "missing_package",
     "A package that training needs is missing or damaged.",
-    f"Run `python -m lora_trainer setup`. {_RESUME}",
+    f"{DAMAGED} {_RESUME}",
 )
 _GPU_OUT_OF_MEMORY = (
     "out_of_memory",

@@ -35,17 +35,17 @@ class History:
         """The previews from before training."""
         return next((moment for moment in self.moments if moment.step == 0 and moment.previews), None)
 
-    def preview_of(self, lora: str) -> str:
-        """The first prompt's preview that shows best what a LoRA of this file name does; "" where there is none.
+    def previews_of(self, lora: str) -> list[str]:
+        """The previews that show best what a LoRA of this file name does, the first prompt's first.
 
-        That is its own moment's, or else its epoch's or the last one before; never the baseline.
+        They are its own moment's, or else its epoch's or the last one's before; never the baseline.
         """
         made = next((moment for moment in self.moments if lora in moment.loras), None)
         if made is None:
-            return ""
+            return []
         drawn = [each for each in self.moments if each.step and each.epoch <= made.epoch and 0 in each.previews]
         best = min(drawn, key=lambda each: (each.step != made.step, -each.step), default=None)
-        return best.previews[0] if best else ""
+        return [best.previews[number] for number in sorted(best.previews)] if best else []
 
 
 def history(folder: JobFolder) -> History:

@@ -33,7 +33,7 @@ def worker_command(python: str, folder: Path) -> list[str]:
 
 def own_command(python: str, *words: str) -> list[str]:
     """How the interpreter `python` runs `python -m lora_trainer WORDS`, from any folder."""
-    return [python, "-c", _START, str(ROOT), *words]
+    return [python, "-u", "-X", "faulthandler", "-c", _START, str(ROOT), *words]  # an embedded one reads no variables
 
 
 def start_detached(

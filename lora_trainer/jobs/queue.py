@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -12,15 +11,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.config import BadInput, Config, Problem, file_name_fault, problems
-from lora_trainer.jobs.card import add_card
+from lora_trainer.config import BadInput, Config, Problem, problems
+from lora_trainer.config.file_name import following
+from lora_trainer.jobs import keeping
 from lora_trainer.jobs.checks import faults, is_there
 from lora_trainer.jobs.controls import send
 from lora_trainer.jobs.estimates import Estimate, estimate, read_measurement
 from lora_trainer.jobs.event_log import EventWriter, end_of_events
 from lora_trainer.jobs.folder import JobFolder, job_folders
+from lora_trainer.jobs.grids import Grids
 from lora_trainer.jobs.job import ACTIVE, RESUMABLE, STATUSES, UNFINISHED, Job, NoSuchJob, WrongState
-from lora_trainer.jobs.publishing import publish
 from lora_trainer.jobs.rebuilding import found_jobs, new_job
 from lora_trainer.jobs.store import JobStore, NameTaken, QueueFailed, SqliteStore
 from lora_trainer.jobs.tail import tail
@@ -30,7 +30,6 @@ from lora_trainer.locks import Taken, is_taken
 __all__ = ["PLACES", "NoSuchJob", "Queue", "QueueFailed", "WrongState"]
 
 PLACES = ("up", "down", "first", "last")
-_NUMBERED = re.compile(r"(.+)-v(\d{1,9})")
 
 
 class Queue:
@@ -120,7 +119,7 @@ class Queue:
         work = absolute(work)
         while True:
             if work.train:
-                names = chain([work.name], _following(work.name))
+                names = chain([work.name], following(work.name))
                 work = self._named(work, names if work.config.overwrite == "number" else [work.name])
             try:
                 return self._added(work, first)
@@ -131,7 +130,7 @@ class Queue:
     def copy(self, id: int) -> Job:
         """Queues the same work again, under the next free name: of zdm zdm-v2, of zdm-v2 zdm-v3. BadInput as `add`."""
         work = self.work(id)
-        return self.add(self._named(work, _following(work.name)) if work.train else work)
+        return self.add(self._named(work, following(work.name)) if work.train else work)
 
     def move(self, id: int, where: str) -> Job:
         """Moves a queued job "up", "down", "first" or "last". ValueError for another word."""
@@ -142,7 +141,7 @@ class Queue:
         return self.job(id)
 
     def delete(self, id: int) -> None:
-        """Forgets a job that is not at work, and removes its folder. LoRAs that were published stay."""
+        """Forgets a job that is not at work, and removes its folder and grids. LoRAs that were published stay."""
         with self._disk():
             folder = self._known_folder(id)
             if is_taken(folder.lock) or not self.store.delete(id, [name for name in STATUSES if name not in ACTIVE]):
@@ -150,6 +149,7 @@ class Queue:
             folder.work.unlink(missing_ok=True)  # without it, the folder is no job any more
             if folder.path.exists():
                 shutil.rmtree(folder.path)
+            Grids(self.folder).remove_of(id)
 
     # ---- what a job is told
 
@@ -190,26 +190,29 @@ class Queue:
                 self.job_folder(id).set_aside()
         return self.job(id)
 
-    def keep(self, id: int, file: str, name: str | None = None) -> Path:
+    def keep(
+        self,
+        id: int,
+        file: str,
+        name: str | None = None,
+        weight: float | None = None,
+        picture: str | None = None,
+        replace: bool = False,
+    ) -> Path:
         """Puts one of the job's LoRAs beside the published ones, with its card for the WebUI; returns its path.
 
-        `name`: without the ending. BadInput where there is no such file, or the name cannot be had.
+        `name`: without the ending. `weight` and `picture`, the file name of a preview, go on its card. BadInput where
+        there is no such file, or the name cannot be had; one that another LoRA of this job has, only with `replace`.
         """
-        found = {path.name: path for path in self.loras(id)}
-        if file not in found:
-            remedy = f"Use one of: {', '.join(found)}." if found else "It has saved none yet."
-            raise BadInput(Problem("file", file, f"is no LoRA of job {id}", remedy))
-        name = found[file].stem if name is None else name
-        if fault := file_name_fault(name):
-            raise BadInput(Problem("name", name, fault, "Use a plain name such as my_character."))
-        target = Path(self.job(id).output_folder, f"{name}.safetensors")
         with self._disk():
-            try:
-                publish(found[file], target)
-            except FileExistsError as error:
-                raise BadInput(Problem("name", name, str(error).rstrip("."), "Use another one.")) from error
-            add_card(target, found[file], self._known_folder(id))
+            lora, target = self._to_keep(id, file, name)
+            keeping.keep(self._known_folder(id), lora, target, weight, picture, replace)
         return target
+
+    def keepable(self, id: int, file: str, name: str | None = None) -> dict[str, Any]:
+        """What `keep` may be given for that file: the first free `name` from this one on, `weight` and `pictures`."""
+        with self._disk():
+            return keeping.suggestion(self._known_folder(id), *self._to_keep(id, file, name))
 
     # ---- what it takes
 
@@ -228,6 +231,17 @@ class Queue:
 
             steps = count_steps(config)
         return estimate(config, steps, self.store.measurements())
+
+    def _to_keep(self, id: int, file: str, name: str | None) -> tuple[Path, Path]:
+        """One of the job's LoRAs, and where it goes. Raises BadInput."""
+        found = {path.name: path for path in self.loras(id)}
+        if file not in found:
+            remedy = f"Use one of: {', '.join(found)}." if found else "It has saved none yet."
+            raise BadInput(Problem("file", file, f"is no LoRA of job {id}", remedy))
+        name = found[file].stem if name is None else name
+        if fault := keeping.name_fault(name):
+            raise BadInput(Problem("name", name, fault, "Use a plain name such as my_character."))
+        return found[file], Path(self.job(id).output_folder, f"{name}.safetensors")
 
     def _added(self, work: Work, first: bool) -> Job:
         with self._disk(), self.store.changing():
@@ -307,15 +321,6 @@ def _taken(work: Work, holders: Mapping[str, Job]) -> Problem | None:
     if job := holders.get(name.lower()):
         return Problem("output_name", name, f"job {job.id}, which is {job.status}, has this name", remedy)
     return None
-
-
-def _following(name: str) -> Iterator[str]:
-    """The names after this one: zdm -> zdm-v2, zdm-v3 ...; zdm-v2 -> zdm-v3 ..."""
-    match = _NUMBERED.fullmatch(name)
-    stem, number = (match[1], int(match[2])) if match else (name, 1)
-    while True:
-        number += 1
-        yield f"{stem}-v{number}"
 
 
 def _oldest_first(folder: Path, endings: Collection[str]) -> list[Path]:

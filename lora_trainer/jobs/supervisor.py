@@ -27,7 +27,7 @@ CLOSE_SECONDS = 10.0
 
 
 class NotFreed(Exception):
-    """Why the host can't have the GPU, in a sentence."""
+    """Why nobody here can clear the GPU for the host, in a sentence."""
 
 
 class Supervisor:
@@ -46,8 +46,10 @@ class Supervisor:
         self._about = queue.supervisor_lock.with_suffix(".json")
         self._supervises = False
         self._watch: Watch | None = None
-        self._has_gpu = False
-        self._disk_trouble = self._host_trouble = ""
+        self._has_gpu = False  # it was taken from the host, and is owed to it
+        self._host_is_off = False  # the host has let go of it, and had no lease since
+        self._disk_trouble = ""
+        self._host_troubles: dict[str, str] = {}  # by what it was asked
         self._leases = 0
         self._starting = False
         self._changed = threading.Condition()
@@ -58,7 +60,7 @@ class Supervisor:
     @property
     def trouble(self) -> str:
         """What went wrong last with disk, database or host, and is tried again; "" where all is well."""
-        return " ".join(filter(None, (self._disk_trouble, self._host_trouble)))
+        return " ".join(filter(None, (self._disk_trouble, *self._host_troubles.values())))
 
     @property
     def current(self) -> int | None:
@@ -79,23 +81,27 @@ class Supervisor:
             self._thread.join(CLOSE_SECONDS)
 
     @contextmanager
-    def gpu_for_host(self, timeout: float) -> Iterator[int]:
+    def gpu_for_host(self, timeout: float) -> Iterator[int | None]:
         """The host has the GPU for the block: yields the bytes that the worker freed, 0 where there is no worker.
 
-        No job is started meanwhile. Blocks may be nested, and overlap. NotFreed where the worker has not paused within
-        `timeout` seconds, or where this supervisor is not the one that could ask it.
+        Yields None where the worker has not paused within `timeout` seconds; it is still asked to, and paused as long
+        as the block lasts. No job is started meanwhile, and none goes on before the host has let go of the GPU again.
+        Blocks may be nested, and overlap. NotFreed where this supervisor is not the one that could ask the worker.
         """
         if not (self._supervises and self._thread.is_alive()):
             raise NotFreed(self.watching or "The queue's supervisor does not run.")
-        self._lease(+1)
+        with self._changed:
+            self._leases += 1
+            self._host_is_off = False
+        self._wake.set()
         try:
             with self._changed:
-                if not self._changed.wait_for(self._is_free, timeout):
-                    raise NotFreed(f"The job that runs did not free the GPU within {timeout:g} seconds. Try again.")
+                is_free = self._changed.wait_for(self._is_free, timeout)
                 watch = self._watch
-            yield (watch.freed() if watch else None) or 0
+            yield (watch.freed() if watch else 0) or 0 if is_free else None
         finally:
-            self._lease(-1)
+            with self._changed:
+                self._leases -= 1
 
     def _run(self) -> None:
         try:
@@ -126,22 +132,31 @@ class Supervisor:
     def _tick(self) -> None:
         if not (self._supervises or self._take_over()):
             return
-        if self._watch is None and (line := self._queue.line()):
-            if line[0].status in ACTIVE:  # an earlier supervisor left it, alive or not
-                self._watch = Watch(self._queue, line[0])
-            else:
-                self._start()
         if self._watch is None:
-            return
-        if self._watch.look():
-            self._free_gpu()
-            self._watch.pause_for_host(self._leases > 0)
-            return
-        try:
-            self._watch.record_end()
-            self._watch = None
-        finally:
+            self._begin()
+        elif self._watch.look():
+            self._share_gpu(self._watch)
+        else:
+            self._end(self._watch)
+
+    def _begin(self) -> None:
+        """Goes on with the job that an earlier supervisor left, alive or not, or else starts the first in the line."""
+        line = self._queue.line()
+        if not line:
             self._give_gpu_back()
+        elif line[0].status in ACTIVE:
+            self._watch = Watch(self._queue, line[0])
+        else:
+            self._start()
+
+    def _end(self, watch: Watch) -> None:
+        try:
+            watch.record_end()
+        except (OSError, QueueFailed):  # it is tried again, and nobody knows when the next job can be started
+            self._give_gpu_back()
+            raise
+        self._watch = None
+        self._ask_host(self._host.refresh_loras)
 
     def _take_over(self) -> bool:
         """Becomes the supervisor, unless another one is."""
@@ -169,8 +184,9 @@ class Supervisor:
 
     def _start(self) -> None:
         """Claims the first job and starts its worker, unless the host has the GPU."""
+        self._take_gpu()
         with self._changed:
-            if self._leases:
+            if not self._is_ours():
                 return
             self._starting = True  # who asks for the GPU from here on waits for this job
         try:
@@ -179,7 +195,6 @@ class Supervisor:
             self._watch = Watch(self._queue, job)
         finally:
             self._starting = False
-        self._free_gpu()
         self._watch.start(self._command(self._host.python, self._watch.folder.path))
 
     def _claimed(self) -> Job | None:
@@ -194,32 +209,39 @@ class Supervisor:
             store.change(job.id, ACTIVE, seen=end_of_events(folder.events))
             return store.job(job.id)
 
-    def _lease(self, change: int) -> None:
+    def _share_gpu(self, watch: Watch) -> None:
+        """The worker pauses while the host has the GPU, and until the host has let go of it."""
+        self._take_gpu()
+        with self._changed:  # a lease that is asked for here waits until the worker is told, and then for its pause
+            watch.pause_for_host(not self._is_ours())
+
+    def _take_gpu(self) -> None:
+        """Has the host let go of the GPU, unless it has a lease. One may be asked for meanwhile: see `_is_ours`."""
         with self._changed:
-            self._leases += change
-        self._wake.set()
+            if self._leases or self._host_is_off:
+                return
+            self._has_gpu = self._host_is_off = True
+        self._ask_host(self._host.free_gpu)
+
+    def _is_ours(self) -> bool:
+        """Whether a worker may use the GPU."""
+        return self._host_is_off and not self._leases
 
     def _is_free(self) -> bool:
         """Whether nothing of ours is on the GPU."""
         watch = self._watch
         return not self._starting and (watch is None or watch.freed() is not None)
 
-    def _free_gpu(self) -> None:
-        if not self._has_gpu:
-            self._has_gpu = True
-            self._ask_host(self._host.free_gpu)
-
     def _give_gpu_back(self) -> None:
         if self._has_gpu:
-            self._has_gpu = False
-            self._ask_host(self._host.take_gpu_back, self._host.refresh_loras)
+            self._has_gpu = self._host_is_off = False
+            self._host_troubles.pop(self._host.free_gpu.__name__, None)
+            self._ask_host(self._host.take_gpu_back)
 
-    def _ask_host(self, *acts: Callable[[], None]) -> None:
+    def _ask_host(self, act: Callable[[], None]) -> None:
         """A host that can't does not keep a job from running: it may do with the memory that there is."""
-        problems = []
-        for act in acts:
-            try:
-                act()
-            except HostProblem as problem:
-                problems.append(str(problem))
-        self._host_trouble = " ".join(problems)
+        self._host_troubles.pop(act.__name__, None)
+        try:
+            act()
+        except HostProblem as problem:
+            self._host_troubles[act.__name__] = str(problem)

@@ -38,7 +38,7 @@ class Watch:
         self._pid = job.pid
         self._process: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
-        self._had_lock = False
+        self._had_lock = self._is_gone = False
         self._unstarted: Ending | None = None
         self._offset = self._seen = min(job.seen, end_of_events(self.folder.events))
         self._last: Event | None = None
@@ -68,6 +68,7 @@ class Watch:
     def look(self) -> bool:
         """Takes in what the worker has told since the last look; returns whether the worker is alive."""
         alive = self._is_alive()  # asked first: what it told until its end is all there then
+        self._is_gone = not alive
         while self._offset < (offset := self._read()):
             self._offset = offset
         if alive and self._row and time.monotonic() >= self._row_due:
@@ -91,7 +92,9 @@ class Watch:
             self._host_waits, self._host_pause = wanted, told if wanted else None
 
     def freed(self) -> int | None:
-        """The bytes that the worker took off the GPU for the host; None as long as it works."""
+        """The bytes that the worker took off the GPU for the host; None as long as it works, 0 once it is gone."""
+        if self._is_gone:
+            return 0
         return self._paused if self._host_pause and self._heeded == self._host_pause else None
 
     def let_go(self) -> None:

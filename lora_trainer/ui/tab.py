@@ -18,13 +18,14 @@ from lora_trainer.ui import (
     previews,
     progress,
     queue,
+    setup,
     start,
     steps,
 )
 from lora_trainer.ui.widgets import Widgets, sub_tab
 
 TITLE, NAME = "Train LoRA", "lora_trainer"
-GUIDE = (pictures, model, prepare, doctor, captions, steps, previews, start, progress, advanced, config_text)
+GUIDE = (setup, pictures, model, prepare, doctor, captions, steps, previews, start, progress, advanced, config_text)
 
 
 def build() -> gr.Blocks:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import BadInput, Problem
-from lora_trainer.packages import PackageProblem
+from lora_trainer.packages import DAMAGED, PackageProblem
 from lora_trainer.training.failure import TrainingFailed
 
 _RESUME = "Then resume the job: it goes on from its last saved state."
 _REMEDIES = {
     "out_of_memory": f"Close other programs, or choose a smaller resolution or batch. {_RESUME}",
     "disk_full": f"Make room on the disk. {_RESUME}",
-    "missing_package": f"Run `python -m lora_trainer setup`. {_RESUME}",
+    "missing_package": f"{DAMAGED} {_RESUME}",
     "driver": f"Restart the computer; where it happens again, update the GPU's driver. {_RESUME}",
     "failed": "The job's log tells more. Resume the job: it goes on from its last saved state.",
 }

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageColor
 
 from lora_trainer.config import load_toml
+from lora_trainer.config.interchange.refill import read_lora
 from lora_trainer.jobs.queue import Queue
 from tests.api.conftest import V1, Client, ConfigOf, FakeHost
-from tests.jobs.made import COLOURS, draw, lora, train
+from tests.jobs.made import COLOURS, draw, train
 
 JOBS = f"{V1}/jobs"
 
@@ -79,9 +80,64 @@ def test_an_epoch_that_is_kept_has_its_card_and_the_host_hears_of_it(
     kept = client.post(f"{JOBS}/{job}/keep", json={"file": "zdm-000001.safetensors", "name": "ずんだもん"})
     assert kept.status_code == 200 and len(told) == 1
     beside = Path(kept.json()["lora"])
-    assert beside == host.home / "Lora" / "ずんだもん.safetensors" and beside.read_bytes() == lora(ss_epoch="1")
+    described, _ = read_lora(beside)
+    assert beside == host.home / "Lora" / "ずんだもん.safetensors"
+    assert (described["ss_epoch"], described["ss_output_name"]) == ("1", "ずんだもん")
     assert json.loads(beside.with_suffix(".json").read_text(encoding="utf-8"))["activation text"] == "zdm"
     assert Image.open(beside.with_suffix(".png")).getpixel((0, 0)) == ImageColor.getrgb(COLOURS[1])
+
+
+def test_a_name_that_is_taken_is_told_and_another_one_offered(
+    client: Client, queue: Queue, host: FakeHost, job: int
+) -> None:
+    train(queue.job_folder(job), epochs=3)
+    (host.home / "Lora" / "theirs.safetensors").write_bytes(b"theirs")
+    first, second = ({"file": f"zdm-00000{epoch}.safetensors"} for epoch in (1, 2))
+
+    def keep(**given: object) -> tuple[int, list[str]]:
+        answer = client.post(f"{JOBS}/{job}/keep", json=given)
+        return answer.status_code, [problem["setting"] for problem in answer.json().get("problems", [])]
+
+    assert keep(**first, name="theirs", replace=True) == (422, ["name"])
+    offered = client.get(f"{JOBS}/{job}/keep", params={**first, "name": "theirs"}).json()
+    assert offered["name"] == "theirs-v2" and offered["weight"] == 0.8
+    assert offered["pictures"] == ["epoch000001-00-42.png", "epoch000001-01-42.png"]
+    assert keep(**first, name="mine", weight=1, picture=offered["pictures"][1]) == (200, [])
+    assert keep(**second, name="mine") == (422, ["replace"])
+    assert keep(**second, name="mine", weight=0.55, replace=True) == (200, [])
+    card = json.loads((host.home / "Lora" / "mine.json").read_text(encoding="utf-8"))
+    assert card["preferred weight"] == 0.55 and "Epoch: 2" in card["notes"]
+    assert (host.home / "Lora" / "theirs.safetensors").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        ({"file": "nowhere.safetensors"}, "file"),
+        ({"file": "zdm.safetensors", "name": "../../zdm"}, "name"),
+        ({"file": "zdm.safetensors", "name": "a=b"}, "name"),
+        ({"file": "zdm.safetensors", "weight": "much"}, "weight"),
+        ({"file": "zdm.safetensors", "weight": True}, "weight"),
+        ({"file": "zdm.safetensors", "weight": 3}, "weight"),
+        ({"file": "zdm.safetensors", "picture": "../config.toml"}, "picture"),
+        ({"file": "zdm.safetensors", "replace": 1}, "replace"),
+        ({}, "file"),
+    ],
+)
+def test_what_cannot_be_kept_is_told(
+    client: Client, queue: Queue, host: FakeHost, job: int, given: dict[str, object], setting: str
+) -> None:
+    train(queue.job_folder(job))
+    answer = client.post(f"{JOBS}/{job}/keep", json=given)
+    assert answer.status_code == 422 and [each["setting"] for each in answer.json()["problems"]] == [setting]
+    assert not list((host.home / "Lora").iterdir())
+
+
+def test_a_name_is_offered_for_a_file_of_the_job_only(client: Client, queue: Queue, job: int) -> None:
+    train(queue.job_folder(job))
+    for query in ({}, {"file": "nowhere"}, {"file": "zdm.safetensors", "name": "../zdm"}):
+        assert client.get(f"{JOBS}/{job}/keep", params=query).status_code == 422
+    assert client.get(f"{JOBS}/99/keep", params={"file": "zdm.safetensors"}).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["history", "contact_sheet", "config.toml"])

@@ -152,6 +152,8 @@ def test_no_other_file_is_shown_or_put_away(client: Client, folder: Path, path: 
     before = sorted(folder.parent.rglob("*"))
     for end in ("/file", "/picture"):
         assert client.get(f"{LORAS}/{path}{end}").status_code in (404, 405)
+    assert client.get(f"{LORAS}/{path}/use").status_code in (404, 405)
+    assert client.post(f"{LORAS}/{path}/card", json={"notes": "x"}).status_code in (404, 405)
     assert client.delete(f"{LORAS}/{path}").status_code in (404, 405)
     assert sorted(folder.parent.rglob("*")) == before
 
@@ -177,3 +179,59 @@ def test_the_host_hears_of_what_comes_and_goes(client: Client, folder: Path, mon
     aside = client.delete(f"{LORAS}/zdm.safetensors").json()["aside"]
     client.post(f"{LORAS}/restore", json={"aside": aside})
     assert told == [["pot v1.5.safetensors"], ["pot v1.5.safetensors", "zdm.safetensors"]]
+
+
+def test_what_a_prompt_needs_is_read_from_the_card_as_it_is_then(client: Client, folder: Path) -> None:
+    told = client.get(f"{LORAS}/pot v1.5.safetensors/use").json()
+    assert told == {
+        "name": "pot v1.5",
+        "names": ["pot v1.5"],  # it calls itself zdm, and there is a file of that name
+        "weight": 0.6,
+        "trigger": "teapot",
+        "negative": "",
+        "base": "x",
+        "checkpoint": "",
+        "chosen": False,
+    }
+    (folder / "pot v1.5.json").write_text(json.dumps({"negative text": "blurry", "preferred weight": 0}), "utf-8")
+    (folder / "zdm.safetensors").rename(folder / "mine.safetensors")
+    told = client.get(f"{LORAS}/pot v1.5.safetensors/use").json()
+    assert (told["names"], told["weight"], told["negative"]) == (["pot v1.5", "zdm"], 0.8, "blurry")
+
+
+@pytest.mark.parametrize(("loaded", "chosen"), [("", False), ("base.safetensors [0123456789]", True)])
+def test_a_base_that_the_host_has_already_is_told(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch, loaded: str, chosen: bool
+) -> None:
+    monkeypatch.setattr(FakeHost, "current_checkpoint", lambda host: loaded)
+    told = client.get(f"{LORAS}/zdm.safetensors/use").json()
+    assert (told["checkpoint"], told["chosen"]) == ("base.safetensors [0123456789]", chosen)
+
+
+@pytest.mark.parametrize("weight", ["NaN", "Infinity", "0", '"much"', "null"])
+def test_a_weight_that_is_none_is_the_usual_one(client: Client, folder: Path, weight: str) -> None:
+    (folder / "zdm.json").write_text('{"preferred weight": ' + weight + "}", encoding="utf-8")
+    assert client.get(LORAS).json()["loras"][0]["weight"] == 0.8
+
+
+def test_a_field_of_the_card_is_written_and_the_others_stay(client: Client, folder: Path) -> None:
+    address = f"{LORAS}/pot v1.5.safetensors/card"
+    assert client.post(address, json={"weight": 0.75, "negative": "blurry"}).status_code == 204
+    assert json.loads((folder / "pot v1.5.json").read_text(encoding="utf-8")) == {
+        "activation text": "teapot",
+        "preferred weight": 0.75,
+        "description": "brown clay",
+        "negative text": "blurry",
+    }
+    assert client.post(f"{LORAS}/zdm.safetensors/card", json={"notes": "mine"}).status_code == 204
+    made = json.loads((folder / "zdm.json").read_text(encoding="utf-8"))
+    assert (made["notes"], made["activation text"], made["preferred weight"]) == ("mine", "zdm", 0.8)
+
+
+@pytest.mark.parametrize(
+    "body", [{"weight": 0}, {"weight": 2.5}, {"weight": "1"}, {"weight": True}, {"sd version": ""}]
+)
+def test_a_card_takes_only_what_the_webui_has(client: Client, folder: Path, body: dict[str, object]) -> None:
+    before = (folder / "pot v1.5.json").read_bytes()
+    assert client.post(f"{LORAS}/pot v1.5.safetensors/card", json=body).status_code == 422
+    assert (folder / "pot v1.5.json").read_bytes() == before

@@ -212,6 +212,8 @@ def test_parameters_of_sd_scripts_make_a_job_that_can_be_read_or_none(
             ("PUT", f"{AWS}/datasets/none"),
             ("POST", f"{AWS}/datasets/zdm/crop"),
             ("POST", f"{V1}/datasets"),
+            ("POST", f"{V1}/grids"),
+            ("POST", f"{V1}/grids/1/draw"),
         ]
     ),
     anything,

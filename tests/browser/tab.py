@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, Request, ViewportSize, expect
+from playwright.sync_api import Error, Locator, Page, Request, ViewportSize, expect
 
 SUB_TABS = ("Train", "Queue & history", "My LoRAs", "Compare")
 THEMES = ("light", "dark")
@@ -18,8 +18,11 @@ class Tab:
     def __init__(self, page: Page, address: str, pictures: Path) -> None:
         self.page, self.address, self._pictures = page, address, pictures
         self.faults: list[str] = []
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("pageerror", self._failed)
         page.on("request", self._look_at)
+
+    def _failed(self, error: Error) -> None:
+        self.faults.append(str(error))
 
     def _look_at(self, request: Request) -> None:
         if not request.url.startswith((self.address, "data:", "blob:")):

@@ -189,7 +189,7 @@ def use_it(tab: Tab, server: Server) -> None:
     tab.shoot("11-loras", tab.fold("loras"))
     card.get_by_text("Run", exact=True).click()
     shows(tab.page.locator(".lora-trainer-toast"), "Copied")
-    assert tab.page.evaluate("navigator.clipboard.readText()") == f"<lora:{KEPT}:0.8>, {TRIGGER}"
+    assert tab.page.evaluate("navigator.clipboard.readText()") == f"<lora:{KEPT}:0.8> {TRIGGER}"
 
 
 def lora_folder(server: Server) -> list[Path]:

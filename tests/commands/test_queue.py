@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from lora_trainer.config import Config, load_toml
 from lora_trainer.jobs.event_log import EventWriter, read_events
@@ -223,8 +225,10 @@ def test_the_queue_is_run_until_nothing_is_left(
     assert [event["step"] for event in events if event["event"] == "progress"] == [1, 2]
     shown = json.loads(said("queue", "show", 1, "--json").out[0])
     assert shown["lora"] == str(tmp_path / "out" / "good.safetensors") and Path(shown["lora"]).is_file()
-    assert said("jobs", "keep", 1, "good.safetensors", "--name", "kept").code == 0
-    assert (tmp_path / "out" / "kept.safetensors").read_bytes() == Path(shown["lora"]).read_bytes()
+    assert said("jobs", "keep", 1, "good.safetensors", "--name", "kept", "--weight", 0.7).code == 0
+    kept, first = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("kept", "good"))
+    assert kept.keys() == first.keys() and all(np.array_equal(kept[key], first[key]) for key in first)
+    assert json.loads((tmp_path / "out" / "kept.json").read_text(encoding="utf-8"))["preferred weight"] == 0.7
     failed = said("jobs", "show", 2).out
     assert any("other.safetensors" in line for line in failed) and "The log ends with:" in failed
 

@@ -1,10 +1,9 @@
-"""Against `modules` of the shape that A1111 v1.10.1 and Forge f2.0.1 have."""
+"""Against `modules` of the shape that A1111 v1.10.1 and Forge f2.0.1 have: see conftest.py."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,46 +11,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from lora_trainer import installing
 from lora_trainer.hosts import webui
-from lora_trainer.hosts.webui import WebUI
-
-
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
-    """A WebUI's modules; what they are asked to do is noted in `done`."""
-    done: list[str] = []
-    info = SimpleNamespace(name="anime/base.safetensors", filename=str(tmp_path / "base.safetensors"))
-    quantised = SimpleNamespace(name="flux.gguf", filename=str(tmp_path / "flux.gguf"))
-    parts: dict[str, dict[str, Any]] = {
-        "paths": {"models_path": str(tmp_path / "models")},
-        "shared": {
-            "cmd_opts": SimpleNamespace(lora_dir=None, api_auth=None, listen=False, share=False, ngrok=None),
-            "opts": SimpleNamespace(sd_model_checkpoint="anime/base.safetensors [0123456789]"),
-        },
-        "sd_models": {
-            "checkpoints_list": {"anime/base.safetensors [0123456789]": info, "flux.gguf": quantised},
-            "checkpoint_aliases": {"anime/base.safetensors [0123456789]": info},
-            "model_data": SimpleNamespace(sd_model="model", loaded_sd_models=["model", "other"], forge_hash="x"),
-            "send_model_to_trash": lambda model: done.append(f"trash {model}"),
-            "FakeInitialModel": lambda: "placeholder",
-            "list_models": lambda: done.append("list models"),
-        },
-        "sd_hijack": {"model_hijack": SimpleNamespace(undo_hijack=lambda model: done.append(f"undo {model}"))},
-        "devices": {"torch_gc": lambda: done.append("torch_gc")},
-        "call_queue": {"queue_lock": threading.Lock()},
-        "script_callbacks": {
-            "on_ui_tabs": lambda act: done.append(f"tabs {act.__name__}"),
-            "on_app_started": lambda act: done.append(f"app {act.__name__}"),
-        },
-    }
-    package = ModuleType("modules")
-    monkeypatch.setitem(sys.modules, "modules", package)
-    for name, contents in parts.items():
-        module = ModuleType(f"modules.{name}")
-        vars(module).update(contents)
-        setattr(package, name, module)
-        monkeypatch.setitem(sys.modules, f"modules.{name}", module)
-    return SimpleNamespace(done=done, tmp=tmp_path, **{name: sys.modules[f"modules.{name}"] for name in parts})
+from lora_trainer.hosts.webui import WebUI, early, gpu
+from lora_trainer.jobs.folder import JobFolder
+from lora_trainer.locks import Lock
+from tests.api.conftest import Client
 
 
 def test_folders_and_checkpoints_are_the_webuis(modules: SimpleNamespace) -> None:
@@ -61,79 +26,124 @@ def test_folders_and_checkpoints_are_the_webuis(modules: SimpleNamespace) -> Non
     assert host.lora_folders() == [modules.tmp / "elsewhere"]
     assert host.checkpoints() == [("anime/base.safetensors", modules.tmp / "base.safetensors")]
     assert host.current_checkpoint() == "anime/base.safetensors"
-    modules.shared.opts.sd_model_checkpoint = None
+    modules.shared.opts.data["sd_model_checkpoint"] = None
     assert host.current_checkpoint() == ""
     host.refresh_checkpoints()
     assert modules.done == ["list models"]
 
 
-def test_a1111_lets_go_of_every_model_once_no_picture_is_being_made(modules: SimpleNamespace) -> None:
-    modules.call_queue.queue_lock.acquire()
-    freeing = threading.Thread(target=WebUI().free_gpu)
-    freeing.start()
-    assert modules.done == []
-    modules.call_queue.queue_lock.release()
-    freeing.join()
-    assert modules.done == ["undo model", "trash model", "trash other", "torch_gc"]
-    assert modules.sd_models.model_data.sd_model is None and modules.sd_models.model_data.loaded_sd_models == []
-    WebUI().free_gpu()
-    assert modules.done[4:] == ["torch_gc"]
-
-
-def test_forge_lets_go_of_its_model(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("modules_forge", "backend", "backend.memory_management"):
-        module = ModuleType(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        monkeypatch.setitem(sys.modules, name, module)
-    memory: Any = sys.modules["backend.memory_management"]
-    memory.unload_all_models = lambda: modules.done.append("unload_all_models")
-    vars(sys.modules["backend"])["memory_management"] = memory
-    modules.sd_models.model_data.set_sd_model = lambda model: modules.done.append(f"set {model}")
-    WebUI().free_gpu()
-    assert modules.done == ["unload_all_models", "set placeholder", "torch_gc"]
-    assert modules.sd_models.model_data.forge_hash == ""
-
-
-def test_the_list_of_loras_is_read_again_and_forges_cache_forgotten(
-    modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "networks", raising=False)
-    WebUI().refresh_loras()
+def test_the_list_of_loras_is_read_again(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    WebUI().refresh_loras()  # where the WebUI's own extension for them is off
+    monkeypatch.setitem(sys.modules, "networks", ModuleType("networks"))
+    WebUI().refresh_loras()  # where another package is called so
     networks: Any = ModuleType("networks")
     networks.list_available_networks = lambda: modules.done.append("listed")
-    networks.load_lora_state_dict = SimpleNamespace(cache_clear=lambda: modules.done.append("forgotten"))
     monkeypatch.setitem(sys.modules, "networks", networks)
     WebUI().refresh_loras()
-    assert modules.done == ["listed", "forgotten"]
+    assert modules.done == ["listed"]
 
 
-def test_the_entry_file_registers_the_tab_and_the_routes(modules: SimpleNamespace) -> None:
+def test_forge_forgets_what_it_keeps_of_loras(forge: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks: Any = ModuleType("networks")
+    networks.list_available_networks = lambda: forge.done.append("listed")
+    networks.load_lora_state_dict = SimpleNamespace(cache_clear=lambda: forge.done.append("forgotten"))
+    monkeypatch.setitem(sys.modules, "networks", networks)
+    forge.sd_models.model_data.sd_model = SimpleNamespace(current_lora_hash="[zdm]")
+    WebUI().refresh_loras()
+    assert forge.done == ["listed", "forgotten"]
+    assert forge.sd_models.model_data.sd_model.current_lora_hash == ""
+
+
+def test_a1111_puts_loras_into_its_model_anew(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves a layer alone that has LoRAs of the wanted names and weights in it, whatever their files hold since."""
+    networks: Any = ModuleType("networks")
+    networks.list_available_networks = lambda: None
+    monkeypatch.setitem(sys.modules, "networks", networks)
+    wanted = (("zdm", 1.0, 1.0, None),)
+    changed, plain = SimpleNamespace(network_current_names=wanted), SimpleNamespace(network_current_names=())
+    modules.sd_models.model_data.sd_model = SimpleNamespace(modules=lambda: iter((changed, plain, object())))
+    WebUI().refresh_loras()
+    assert changed.network_current_names not in (wanted, ()) and plain.network_current_names == ()
+    modules.sd_models.model_data.sd_model = None  # as while a training has the GPU
+    WebUI().refresh_loras()
+
+
+@pytest.fixture
+def started(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """With folders of its own and the training packages not looked for."""
+    monkeypatch.setattr(webui, "JOBS", tmp_path / "jobs")
+    monkeypatch.setattr(webui, "DATASETS", tmp_path / "datasets")
+    monkeypatch.setattr(installing.Installation, "look", lambda self: modules.done.append("look"))
+    webui.running.cache_clear()
+    webui.options.add()
+    yield modules
+    running = webui.running()
+    running.queue.close()
+    webui.running.cache_clear()
+
+
+def test_the_entry_file_registers_the_tab_the_settings_and_the_routes(started: SimpleNamespace) -> None:
     webui.register()
-    assert modules.done == ["tabs tabs", "app start"]
+    assert started.done == ["on_ui_settings add", "on_before_ui prepare", "on_ui_tabs tabs", "on_app_started start"]
+    assert started.sd_models.model_data.was_loaded_at_least_once
 
 
-def test_a_reload_of_the_page_keeps_the_queue_and_replaces_the_routes(
-    modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webui, "ROOT", modules.tmp)
-    monkeypatch.setattr(webui, "_running", {})
+def test_a_training_that_runs_keeps_the_model_from_being_loaded(started: SimpleNamespace) -> None:
+    data = started.sd_models.model_data
+    data.sd_model, data.was_loaded_at_least_once = None, False
+    folder = JobFolder(webui.JOBS / "7")
+    folder.path.mkdir(parents=True)
+    webui.register()
+    assert not data.was_loaded_at_least_once
+    with Lock(folder.lock):
+        webui.register()
+    assert data.was_loaded_at_least_once
+    gpu._had_a_model.clear()
+
+
+def test_a_reload_of_the_page_keeps_the_queue_and_replaces_the_routes(started: SimpleNamespace) -> None:
     app = FastAPI()
-    try:
-        webui.start(None, app)
-        first = dict(webui._running)
-        routes = len(app.router.routes)
-        webui.start(None, app)
-        assert webui._running == first and len(app.router.routes) == routes
-    finally:
-        webui._running["supervisor"].close()
-        webui._running["queue"].close()
+    webui.start(None, app)
+    first, routes = webui.running(), len(app.router.routes)
+    webui.start(None, app)
+    assert webui.running() is first and len(app.router.routes) == routes
+    assert started.done == ["look"]
+    assert started.call_queue.queue_lock.supervisor is first.supervisor
 
 
-def test_users_and_openness_are_those_of_the_command_line(modules: SimpleNamespace) -> None:
-    options = modules.shared.cmd_opts
-    options.api_auth, options.listen = "me:secret,you:a:b", True
-    access = webui._access(FastAPI())
-    assert access.users == {"me": "secret", "you": "a:b"} and access.listening_remotely
-    assert not access.allowed_remotely
-    options.api_auth, options.listen = None, False
-    assert webui._access(FastAPI()).users is None
+def test_settings_count_at_once(started: SimpleNamespace, tmp_path: Path) -> None:
+    app = FastAPI()
+    started.shared.cmd_opts.listen = True
+    webui.start(None, app)
+    ask = Client(app)
+    assert ask("GET", "/lora-trainer/v1/datasets").status_code == 403
+    started.shared.opts.set("lora_trainer_open_to_all", True)
+    assert ask("GET", "/lora-trainer/v1/datasets").json()["datasets"] == []
+    (tmp_path / "mine" / "zdm").mkdir(parents=True)
+    started.shared.opts.set("lora_trainer_datasets", str(tmp_path / "mine"))
+    assert "zdm" in ask("GET", "/lora-trainer/v1/datasets").text
+
+
+def test_a_folder_for_jobs_that_cannot_be(
+    started: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    started.shared.opts.data["lora_trainer_jobs"] = str(tmp_path / "file" / "jobs")
+    assert webui.running().queue.folder == tmp_path / "jobs"
+    assert "Choose another folder for the jobs" in capsys.readouterr().out
+
+
+def test_the_jobs_lie_where_the_settings_say(started: SimpleNamespace, tmp_path: Path) -> None:
+    started.shared.opts.data["lora_trainer_jobs"] = str(tmp_path / "elsewhere")
+    assert webui.running().queue.folder == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize(("flag", "told"), [(True, "middleware None"), (False, "middleware built")])
+def test_an_early_request_does_not_end_the_webuis_start(modules: SimpleNamespace, flag: bool, told: str) -> None:
+    """With --api; its page can be open from before."""
+    modules.shared.cmd_opts.api = flag
+    early.bear_early_requests.cache_clear()
+    early.bear_early_requests()
+    early.bear_early_requests()
+    sys.modules["modules.api.api"].api_middleware(SimpleNamespace(middleware_stack="built"))
+    assert modules.done == [told]

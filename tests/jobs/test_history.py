@@ -64,18 +64,18 @@ def test_a_lora_is_shown_by_the_preview_of_its_own_moment_or_the_one_before(fold
     train(folder, epochs=3)
     save_lora(folder, "zdm-step00000100.safetensors", lora(), epoch=2, step=100)
     made = history(folder)
-    assert made.preview_of("zdm-000001.safetensors") == "epoch000001-00-42.png"
-    assert made.preview_of("zdm.safetensors") == "epoch000003-00-42.png"
-    assert made.preview_of("zdm-step00000100.safetensors") == "epoch000002-00-42.png"
+    assert made.previews_of("zdm-000001.safetensors")[:1] == ["epoch000001-00-42.png"]
+    assert made.previews_of("zdm.safetensors")[:1] == ["epoch000003-00-42.png"]
+    assert made.previews_of("zdm-step00000100.safetensors")[:1] == ["epoch000002-00-42.png"]
     draw(folder, "step00000100-00-42.png", "red", epoch=2, step=100, prompt="zdm", number=0)
-    assert history(folder).preview_of("zdm-step00000100.safetensors") == "step00000100-00-42.png"
-    assert made.preview_of("other.safetensors") == ""
+    assert history(folder).previews_of("zdm-step00000100.safetensors")[:1] == ["step00000100-00-42.png"]
+    assert made.previews_of("other.safetensors") == []
 
 
 def test_the_baseline_shows_no_lora(folder: JobFolder) -> None:
     draw(folder, "epoch000000-00-42.png", "grey", epoch=0, step=0, prompt="zdm", number=0)
     save_lora(folder, "zdm.safetensors", lora(), epoch=1, step=70)
-    assert history(folder).preview_of("zdm.safetensors") == ""
+    assert history(folder).previews_of("zdm.safetensors") == []
 
 
 def test_events_of_a_kind_are_found_with_their_offsets(folder: JobFolder) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,35 +34,23 @@ from tests.jobs.stub_worker import FREED
 HOST = Path(stub_host.__file__)
 
 
-class WebUI:
-    """A host that notes what it is asked, and can refuse it."""
+@dataclass(frozen=True)
+class WebUI(NoHost):
+    """A host that notes what it is asked, and can refuse it, or take its time to free the GPU."""
 
-    name = "a WebUI"
-
-    def __init__(self, python: str = sys.executable, refuses: str = "") -> None:
-        self.python = python
-        self.asked: list[str] = []
-        self._refuses = refuses
-
-    def lora_folders(self) -> list[Path]:
-        return []
-
-    def checkpoints(self) -> list[tuple[str, Path]]:
-        return []
-
-    def refresh_checkpoints(self) -> None:
-        """Nothing that a supervisor asks for."""
-
-    def current_checkpoint(self) -> str:
-        return ""
+    name: str = "a WebUI"
+    refuses: str = ""
+    asked: list[str] = field(default_factory=list)
+    busy: threading.Event = field(default_factory=threading.Event)
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
-        if what == self._refuses:
+        if what == self.refuses:
             raise HostProblem(f"It cannot {what}. Restart it.")
 
     def free_gpu(self) -> None:
         self._ask("free")
+        until(lambda: not self.busy.is_set())
 
     def take_gpu_back(self) -> None:
         self._ask("take back")
@@ -153,20 +142,35 @@ def test_a_job_is_carried_through(house: House) -> None:
     assert (job.reason, job.cause, job.remedy, job.pid) == ("", "", "", None)
     assert job.created_at <= (job.started_at or 0) <= (job.ended_at or 0) <= time.time()
     assert job.seen == house.folder(id).events.stat().st_size
-    until(lambda: host.asked == ["free", "take back", "refresh"])
+    until(lambda: host.asked == ["free", "refresh", "take back"])
     until(lambda: supervisor.current is None)
     assert house.folder(id).log.read_text(encoding="utf-8").startswith("=== attempt 1, ")
 
 
 def test_jobs_run_one_after_the_other(house: House) -> None:
+    """And the host has the GPU again after the last."""
+    host = WebUI()
     first, second = house.add(), house.add()
     house.tell(second, "finish")
-    house.supervise()
+    house.supervise(host)
     house.at_work(first)
     assert house.queue.job(second).status == "queued"
     house.tell(first, "finish")
     ended = [house.until(id, "finished") for id in (first, second)]
     assert (ended[0].ended_at or 0) <= (ended[1].started_at or 0)
+    until(lambda: host.asked == ["free", "refresh", "refresh", "take back"])
+
+
+def test_a_job_that_was_taken_out_while_the_gpu_was_freed_for_it(house: House) -> None:
+    host = WebUI()
+    host.busy.set()
+    house.supervise(host)
+    id = house.add()
+    until(lambda: host.asked == ["free"])
+    assert house.queue.job(id).status == "queued"
+    house.queue.delete(id)
+    host.busy.clear()
+    until(lambda: host.asked == ["free", "take back"])
 
 
 @pytest.mark.parametrize(("save", "command"), [(False, "stop"), (True, "stop_and_save")])
@@ -221,7 +225,7 @@ def test_a_killed_worker_goes_on_from_its_state(house: House) -> None:
     assert (job.reason, job.pid, job.ended_at is None) == ("killed", None, False)
     if sys.platform != "win32":
         assert "SIGKILL" in job.cause
-    until(lambda: host.asked == ["free", "take back", "refresh"])
+    until(lambda: host.asked == ["free", "refresh", "take back"])
     saved = int(house.folder(id).state.read_text(encoding="utf-8"))
     house.queue.resume(id)
     again = house.until(id, "running", lambda job: job.step > saved)
@@ -253,10 +257,10 @@ def test_a_worker_that_cannot_be_started(house: House, tmp_path: Path) -> None:
     house.supervise(host)
     job = house.until(house.add(), "failed")
     assert "could not be started" in job.cause and job.remedy
-    until(lambda: host.asked == ["free", "take back", "refresh"])
+    until(lambda: host.asked == ["free", "refresh", "take back"])
 
 
-@pytest.mark.parametrize("what", ["free", "take back", "refresh"])
+@pytest.mark.parametrize("what", ["free", "refresh", "take back"])
 def test_a_host_that_cannot_does_not_keep_jobs_from_running(house: House, what: str) -> None:
     host = WebUI(refuses=what)
     supervisor = house.supervise(host)
@@ -265,7 +269,7 @@ def test_a_host_that_cannot_does_not_keep_jobs_from_running(house: House, what: 
     assert supervisor.trouble == ("It cannot free. Restart it." if what == "free" else "")
     house.tell(id, "finish")
     house.until(id, "finished")
-    until(lambda: host.asked == ["free", "take back", "refresh"])
+    until(lambda: host.asked == ["free", "refresh", "take back"])
     until(lambda: supervisor.trouble == ("" if what == "free" else f"It cannot {what}. Restart it."))
 
 
@@ -302,7 +306,7 @@ def test_a_worker_outlives_its_supervisor(house: House) -> None:
     house.tell(id, "finish")
     ended = house.until(id, "finished")
     assert (ended.pid, ended.attempts) == (None, 1)
-    until(lambda: host.asked == ["free", "take back", "refresh"])
+    until(lambda: host.asked == ["free", "refresh", "take back"])
     assert len(house.events(id, "started")) == 1
 
 
@@ -546,15 +550,109 @@ def test_no_job_begins_while_the_host_has_the_gpu(house: House) -> None:
 
 
 def test_a_worker_that_does_not_pause_in_time(house: House) -> None:
+    """It is paused as soon as it listens, and as long as the host has the GPU."""
     supervisor = house.supervise()
     id = house.add()
     house.tell(id, "deaf")
     house.at_work(id)
-    with pytest.raises(NotFreed, match="within 0.1 seconds"), supervisor.gpu_for_host(0.1):
-        pass
-    (house.folder(id).path / "deaf").unlink()
-    until(lambda: [facts["command"] for facts in house.events(id, "heeded")] == ["pause", "resume"])
+    with supervisor.gpu_for_host(0.1) as freed:
+        assert freed is None
+        (house.folder(id).path / "deaf").unlink()
+        house.until(id, "paused")
     house.until(id, "running")
+    assert [facts["command"] for facts in house.events(id, "heeded")] == ["pause", "resume"]
+
+
+def commands(house: House, id: int) -> list[str]:
+    return [facts["command"] for facts in house.events(id, "heeded")]
+
+
+def test_the_host_lets_go_of_the_gpu_before_the_job_goes_on(house: House) -> None:
+    """It has used it, and then loads nothing more."""
+    host = WebUI()
+    supervisor = house.supervise(host)
+    id = house.add()
+    house.at_work(id)
+    host.busy.set()
+    with supervisor.gpu_for_host(30):
+        assert host.asked == ["free"]
+    until(lambda: host.asked == ["free", "free"])
+    assert commands(house, id) == ["pause"]
+    host.busy.clear()
+    until(lambda: commands(house, id) == ["pause", "resume"])
+    assert host.asked == ["free", "free"]
+
+
+def test_a_lease_while_the_host_lets_go_of_the_gpu(house: House) -> None:
+    """It is had at once, and the job stays paused until the host has let go once more."""
+    host = WebUI()
+    supervisor = house.supervise(host)
+    id = house.add()
+    house.at_work(id)
+    host.busy.set()
+    with supervisor.gpu_for_host(30):
+        pass
+    until(lambda: host.asked == ["free", "free"])
+    with supervisor.gpu_for_host(0) as freed:
+        assert freed == FREED
+    with supervisor.gpu_for_host(0) as freed:
+        host.busy.clear()
+        ticks = iter(range(10))
+        until(lambda: next(ticks, None) is None)
+        assert freed == FREED and commands(house, id) == ["pause"]
+    until(lambda: commands(house, id) == ["pause", "resume"])
+    assert host.asked == ["free", "free", "free"]
+
+
+def test_leases_never_meet_a_worker_at_work(house: House) -> None:
+    """However their beginnings fall together with what the supervisor does."""
+    supervisor = house.supervise(WebUI())
+    id = house.add()
+    house.at_work(id)
+    for _ in range(30):
+        with supervisor.gpu_for_host(30) as freed:
+            assert freed == FREED
+            for _ in range(2):
+                assert read_events(house.folder(id).events, most=10**6)[0][-1].kind == "paused"
+                ticks = iter(range(3))
+                until(lambda: next(ticks, None) is None)  # noqa: B023
+    house.until(id, "running")
+
+
+def test_the_host_has_the_gpu_before_a_job_that_is_about_to_begin(house: House) -> None:
+    host = WebUI()
+    host.busy.set()
+    supervisor = house.supervise(host)
+    id = house.add()
+    until(lambda: host.asked == ["free"])
+    with supervisor.gpu_for_host(0) as freed:
+        assert freed == 0
+        host.busy.clear()
+        ticks = iter(range(10))
+        until(lambda: next(ticks, None) is None)
+        assert house.queue.job(id).status == "queued"
+    house.at_work(id)
+    assert host.asked == ["free", "free"]
+
+
+def test_a_worker_whose_end_cannot_be_recorded_keeps_nothing_from_the_host(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = WebUI()
+    supervisor = house.supervise(host)
+    id = house.add()
+    house.at_work(id)
+
+    def refuse(*_: Any, **values: Any) -> bool:
+        raise QueueFailed("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.queue.store, "change", refuse)
+        house.tell(id, "finish")
+        until(lambda: host.asked == ["free", "take back"])
+        with supervisor.gpu_for_host(0) as freed:
+            assert freed == 0
+    house.until(id, "finished")
 
 
 def test_a_job_that_ends_leaves_the_gpu(house: House) -> None:
