@@ -48,10 +48,14 @@ def test_forge_forgets_what_it_keeps_of_loras(forge: SimpleNamespace, monkeypatc
     networks.list_available_networks = lambda: forge.done.append("listed")
     networks.load_lora_state_dict = SimpleNamespace(cache_clear=lambda: forge.done.append("forgotten"))
     monkeypatch.setitem(sys.modules, "networks", networks)
-    forge.sd_models.model_data.sd_model = SimpleNamespace(current_lora_hash="[zdm]")
+    loaders = [SimpleNamespace(loaded_hash="[zdm]") for _ in range(2)]
+    clip = SimpleNamespace(patcher=SimpleNamespace(lora_loader=loaders[1]))
+    parts = SimpleNamespace(unet=SimpleNamespace(lora_loader=loaders[0]), clip=clip)
+    model = SimpleNamespace(current_lora_hash="[zdm]", forge_objects_original=parts)
+    forge.sd_models.model_data.sd_model = model
     WebUI().refresh_loras()
     assert forge.done == ["listed", "forgotten"]
-    assert forge.sd_models.model_data.sd_model.current_lora_hash == ""
+    assert model.current_lora_hash == loaders[0].loaded_hash == loaders[1].loaded_hash == ""
 
 
 def test_a1111_puts_loras_into_its_model_anew(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

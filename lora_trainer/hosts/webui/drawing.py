@@ -192,21 +192,33 @@ def _entry(networks: Any, file: Path) -> Entry:
 
 
 def forget_kept(networks: Any) -> None:
-    """Has the next picture put its LoRAs into the model anew, whatever is in their files since.
-
-    Forge keeps files by their names, and the list of what is in the model as text: "" is none, so that even a picture
-    without LoRAs puts the model right. A1111 keeps at each layer what is in it, names and weights; any other list has
-    it put the layer's own weights back first.
-    """
+    """Has the next picture put its LoRAs into the model anew, whatever is in their files since."""
     from modules import sd_models
 
     _forget_words()
     model = sd_models.model_data.sd_model  # asking for it by a method would load one in A1111
     if clear := getattr(getattr(networks, "load_lora_state_dict", None), "cache_clear", None):
         clear()
-        if model is not None:
-            model.current_lora_hash = ""
-        return
+        _forget_in_forge(model)
+    else:
+        _forget_in_a1111(model)
+
+
+def _forget_in_forge(model: Any) -> None:
+    """It keeps the lists of what is wanted in the model, and of what is in its parts, as text of names and weights.
+
+    "" equals none of them, so that even a picture without LoRAs puts the model right.
+    """
+    if model is not None:
+        model.current_lora_hash = ""
+    parts = getattr(model, "forge_objects_original", None)
+    for patcher in (getattr(parts, "unet", None), getattr(getattr(parts, "clip", None), "patcher", None)):
+        if loader := getattr(patcher, "lora_loader", None):
+            loader.loaded_hash = ""
+
+
+def _forget_in_a1111(model: Any) -> None:
+    """It keeps at each layer what is in it, names and weights: any other list has the layer's own weights put back."""
     for layer in getattr(model, "modules", tuple)():
         if getattr(layer, "network_current_names", ()):
             layer.network_current_names = (("", 0.0, 0.0, None),)
