@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 from lora_trainer.commands.serve import LIST
-from lora_trainer.jobs.processes import end
 from lora_trainer.packages import PARENT_VARIABLE, ROOT, WEB, Folder, install, parent, read_list
-from tests.jobs.patience import until
+from tests.browser.running import Running
 
 OLD, NEW = "3.41.2", "4.40.0"
 FOLDERS = {
@@ -25,16 +21,15 @@ FOLDERS = {
 # The folder goes on this process's path alone: a worker, which inherits PYTHONPATH, has packages of its own.
 START = "import sys; sys.path[:0] = sys.argv[1:3]; del sys.argv[1:3]; from lora_trainer.__main__ import main"
 START += "; sys.exit(main())"
-ENDED = ("finished", "failed", "stopped", "interrupted")
 
 
-class Server:
+class Server(Running):
     """`folder`: of the page's models, datasets and jobs; its output lies there in page.log."""
 
     def __init__(self, gradio: str, folder: Path, *options: str) -> None:
+        super().__init__()
         install(FOLDERS[gradio])
-        self.gradio, self.folder, self.options, self.address = gradio, folder, options, ""
-        self._process: subprocess.Popen[str] | None = None
+        self.gradio, self.folder, self.options = gradio, folder, options
 
     def start(self) -> None:
         """Returns once it has said that it answers; started again, it has the same address."""
@@ -63,40 +58,3 @@ class Server:
         self._process.communicate()
         code, self._process = self._process.returncode, None
         return code
-
-    def kill(self) -> None:
-        """Ends it at once, as a crash or a power cut would; its worker goes on."""
-        if self._process:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def close(self) -> None:
-        """Ends it, and whatever it still trains."""
-        for job in self.jobs() if self._process else []:
-            if job["pid"] and job["status"] not in ENDED:
-                end(job["pid"])
-        self.kill()
-
-    def ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
-        """What a route of the API answers, a dictionary."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.address}lora-trainer/v1/{path}", data, method=method)
-        if data:
-            request.add_header("Content-Type", "application/json")
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def jobs(self) -> list[dict[str, Any]]:
-        return self.ask("jobs")["jobs"]
-
-    def until_status(self, id: int, *statuses: str, seconds: float = 120) -> dict[str, Any]:
-        """Waits for the job to come to one of these; returns it. Fails at once where it has failed."""
-
-        def reached() -> bool:
-            job = self.ask(f"jobs/{id}")
-            assert job["status"] in statuses or job["status"] != "failed", (job["cause"], self.ask(f"jobs/{id}/log"))
-            return job["status"] in statuses
-
-        until(reached, seconds, every=0.2)
-        return self.ask(f"jobs/{id}")

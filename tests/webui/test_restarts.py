@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.jobs.processes import is_running
-from tests.browser.server import ENDED
+from tests.browser.running import ENDED
 from tests.browser.tab import shows
 from tests.jobs.patience import until
 from tests.webui.conftest import draw, training

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import socket
 import subprocess
 import urllib.error
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.jobs.processes import end
-from tests.browser.server import ENDED
+from tests.browser.running import ENDED, Running
 from tests.jobs.patience import until
 from tests.webui.program import Program
 
@@ -24,23 +19,16 @@ NAME = "lora-trainer"
 HAS_PROC = Path("/proc/self/status").exists()
 
 
-class WebUI:
-    """`data`: its extensions, models and settings; what it prints lies there in console.log.
-
-    `credentials`: USER:PASSWORD that is sent along with every request.
-    """
+class WebUI(Running):
+    """`data`: its extensions, models and settings; what it prints lies there in console.log."""
 
     def __init__(self, program: Program, data: Path) -> None:
-        self.program, self.data, self.credentials = program, data, ""
+        super().__init__()
+        self.program, self.data = program, data
         self.console = data / "console.log"
         self.extension = data / "extensions" / NAME
-        self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         data.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._port}/"
 
     @property
     def pid(self) -> int:
@@ -50,11 +38,9 @@ class WebUI:
     def start(self, *options: str) -> None:
         """Returns once all of it answers; started again, it has the same address."""
         self._port = self._port or _free_port()
+        self.address = f"http://127.0.0.1:{self._port}/"
         words = ["--port", str(self._port), "--data-dir", str(self.data), "--api", *options]
-        words += [
-            "--gradio-allowed-path",
-            str(self.program.folder),
-        ]  # Forge serves its own scripts from --data-dir alone
+        words += ["--gradio-allowed-path", str(self.program.folder)]  # else Forge's own scripts lie outside --data-dir
         restartable = {"SD_WEBUI_RESTART": "tmp/restart", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         starts = self.starts()
         with self.console.open("ab") as console:
@@ -87,39 +73,9 @@ class WebUI:
         self._process.wait(60)
         self._process = None
 
-    def kill(self) -> None:
-        """Ends it at once, as a crash would; its worker goes on."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        """Ends it, and whatever it still trains."""
-        with suppress(OSError):  # it does not answer, or has not come as far as to have our routes
-            for job in self.jobs() if self._process else []:
-                if job["pid"] and job["status"] not in ENDED:
-                    end(job["pid"])
-        self.kill()
-
-    def ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
-        """What one of our routes answers."""
-        return self.request(f"lora-trainer/v1/{path}", method, body)
-
     def sdapi(self, path: str, method: str = "GET", body: Any = None) -> Any:
         """What one of the WebUI's own routes answers."""
         return self.request(f"sdapi/v1/{path}", method, body)
-
-    def request(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.address + path, data, headers=headers, method=method)
-        if data:
-            request.add_header("Content-Type", "application/json")
-        if self.credentials:
-            request.add_header("Authorization", f"Basic {base64.b64encode(self.credentials.encode()).decode()}")
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
 
     def refused(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> int:
         """The status with which a request is refused; 200 where it is not."""
@@ -130,20 +86,6 @@ class WebUI:
         except ValueError:  # answered, with something that is no JSON
             return 200
         return 200
-
-    def jobs(self) -> list[dict[str, Any]]:
-        return self.ask("jobs")["jobs"]
-
-    def until_status(self, id: int, *statuses: str, seconds: float = 300) -> dict[str, Any]:
-        """Waits for the job to come to one of these; returns it. Fails at once where it has failed."""
-
-        def reached() -> bool:
-            job = self.ask(f"jobs/{id}")
-            assert job["status"] in statuses or job["status"] != "failed", (job["cause"], self.ask(f"jobs/{id}/log"))
-            return job["status"] in statuses
-
-        until(reached, seconds, every=0.2)
-        return self.ask(f"jobs/{id}")
 
     def until_step(self, id: int, step: int, seconds: float = 300) -> None:
         until(lambda: (self.until_status(id, "running", "paused", *ENDED)["step"] or 0) >= step, seconds, every=0.1)
