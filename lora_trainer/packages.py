@@ -35,10 +35,10 @@ NEEDED_FOR_TORCH_GB = 10
 SOURCE_ONLY = ("dadaptation",)  # no wheel of it is to be had
 BUILD_TOOLS = ("setuptools", "wheel")
 # What is taken from the host besides the foundation: other makers' devices, which torch loads by itself; SOCKS, which
-# requests asks for; what others look for among the loaded modules.
+# requests asks for; Pillow's plugin; what others look for among the loaded modules.
 ADDITIONS = (
-    TAGS_ON_CUDA, "torch-npu", "torch-directml", "intel-extension-for-pytorch", "triton-windows", "pysocks", "pip",
-    *BUILD_TOOLS,
+    TAGS_ON_CUDA, "torch-npu", "torch-directml", "intel-extension-for-pytorch", "triton-windows", "pysocks",
+    "pillow-avif-plugin", "pip", *BUILD_TOOLS,
 )  # fmt: skip
 SITE_FOLDERS = ("site-packages", "dist-packages")
 WINDOWLESS: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # on Windows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,15 @@ from lora_trainer.config import BadInput
 from lora_trainer.dataset.buckets import Placement, Size
 from lora_trainer.dataset.listing import unreadable
 
+
+def _learn_avif() -> None:
+    """A Pillow before 11.3 reads AVIF by a plugin, which the WebUIs have; where it is not, AVIF is not read."""
+    if ".avif" not in Image.registered_extensions():
+        with suppress(ImportError):
+            importlib.import_module("pillow_avif")
+
+
+_learn_avif()
 _KNOWN = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 PICTURE_ENDINGS = tuple(ending for ending in _KNOWN if ending in Image.registered_extensions())
 _ENDINGS = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from lora_trainer.config import BadInput
+from lora_trainer.dataset import pictures
 from lora_trainer.dataset.buckets import Buckets, Placement, make_buckets, place
 from lora_trainer.dataset.pictures import (
     MOST_PIXELS,
@@ -26,6 +28,20 @@ from lora_trainer.dataset.pictures import (
 )
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
+
+
+def test_avif_is_read_by_the_plugin_where_pillow_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pillow_avif.py").write_text("LOADED = True", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {".png": "PNG", ".avif": "AVIF"})
+    pictures._learn_avif()
+    assert "pillow_avif" not in sys.modules
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {".png": "PNG"})
+    try:
+        pictures._learn_avif()
+        assert sys.modules["pillow_avif"].LOADED
+    finally:
+        sys.modules.pop("pillow_avif", None)
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
