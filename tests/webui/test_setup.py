@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -39,8 +40,9 @@ def index(tmp_path: Path) -> Path:
 def without(installed: WebUI, index: Path, tmp_path: Path) -> Iterator[WebUI]:
     """The WebUI in a Python that has torch and nothing of ours, and reaches no package index but that folder."""
     (tmp_path / "sitecustomize.py").write_text(HIDING, encoding="utf-8")
+    torch = metadata.distribution("torch").locate_file("")  # in a private folder, where this Python has none
     environment = {
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(torch))),
         packages.PARENT_VARIABLE: str(tmp_path / "packages"),
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(index),
