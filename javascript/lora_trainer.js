@@ -23,6 +23,9 @@
     /** The address of a route of ours, such as `jobs/3/log`, wherever the host's page lies. */
     lt.url = (path) => new URL(API + path, document.baseURI).href;
 
+    /** A path as a part of an address: all but its strokes encoded. */
+    lt.encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
+
     /** Asks a route and resolves with its JSON (null where it has none). `raw` is sent as it is. Throws Trouble. */
     lt.ask = async (method, path, body, {raw, headers, signal} = {}) => {
         const options = {method, signal, headers: {Accept: "application/json", ...headers}};

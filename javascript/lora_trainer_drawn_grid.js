@@ -256,8 +256,7 @@
         const facts = {name: grid.name, weight};
         const sentence = lt.say("Write the weight {weight} on the card of {name}? Run uses it from then on.", facts);
         if (!(await lt.confirm(sentence, lt.say("Write")))) return;
-        const path = grid.lora.split("/").map(encodeURIComponent).join("/");
-        await lt.ask("POST", `loras/${path}/card`, {weight});
+        await lt.ask("POST", `loras/${lt.encoded(grid.lora)}/card`, {weight});
         lt.tell("loras");
         lt.toast(lt.say("The card of {name} has the weight {weight}.", facts));
     }

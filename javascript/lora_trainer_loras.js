@@ -115,14 +115,12 @@
         const run = lt.button("button.primary.small.lora-run", lt.say("Run"), use, lt.useTitle());
         const why = lt.say("Draw it at several weights, to choose one");
         const grid = lt.button("button.small", lt.say("Weight grid"), () => lt.grid(lora.path), why);
-        const address = {href: lt.url(`loras/${encoded(lora.path)}/file`), download: `${lora.name}.safetensors`};
+        const address = {href: lt.url(`loras/${lt.encoded(lora.path)}/file`), download: `${lora.name}.safetensors`};
         const file = lt.make("a.button.small", address, lt.say("Download"));
         const away = lt.button("button.danger.small", lt.say("Delete LoRA"), () => remove(view, lora, element));
         run.hidden = grid.hidden = Boolean(lora.trouble);
         return lt.make("div.row.lora-buttons", {}, run, grid, file, away);
     }
-
-    const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
 
     // ---- putting it away
 
@@ -132,7 +130,7 @@
             lora,
         );
         if (!(await lt.confirm(sentence, lt.say("Delete LoRA")))) return;
-        const {aside} = await lt.ask("DELETE", `loras/${encoded(lora.path)}`);
+        const {aside} = await lt.ask("DELETE", `loras/${lt.encoded(lora.path)}`);
         element.remove();
         load(view);
         lt.toast(lt.say("{name} is deleted.", lora), {

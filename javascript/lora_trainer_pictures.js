@@ -263,7 +263,7 @@
         const queue = [...wanted];
         const worker = async () => {
             for (let next = queue.shift(); next; next = queue.shift()) {
-                const path = next.path.split("/").map(encodeURIComponent).join("/");
+                const path = lt.encoded(next.path);
                 try {
                     await put(`uploads/${upload}/files/${path}`, next.file, show, abort.signal);
                 } catch (error) {

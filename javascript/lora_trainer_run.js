@@ -8,8 +8,7 @@
 
     /** Opens txt2img with this LoRA in the prompt; where the page is not a WebUI's, the text for one is copied. */
     lt.useLora = async (path) => {
-        const address = path.split("/").map(encodeURIComponent).join("/");
-        const lora = await lt.ask("GET", `loras/${address}/use`);
+        const lora = await lt.ask("GET", `loras/${lt.encoded(path)}/use`);
         const prompt = field("prompt");
         if (!prompt) return copy(lt.promptWith("", lora));
         write(prompt, lt.promptWith(prompt.value, lora));

@@ -19,8 +19,7 @@
 
     /** The address of the picture itself. */
     set.picture = (picture) => {
-        const path = picture.path.split("/").map(encodeURIComponent).join("/");
-        return lt.url(set.path(`/files/${path}?stamp=${picture.stamp}`));
+        return lt.url(set.path(`/files/${lt.encoded(picture.path)}?stamp=${picture.stamp}`));
     };
 
     /** Looks at the set again, in its folder too where `whole`; tells "summary" of it, null where none is chosen. */

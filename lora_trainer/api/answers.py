@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +25,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOS
 OF_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 
 
+FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}  # of what has its time in its address
+
+
 class Refused(Exception):
     """A request that is not done: the HTTP status and a sentence."""
 
@@ -34,6 +38,15 @@ class Refused(Exception):
 
 
 TOLD = (BadInput, Refused, ClientDisconnect, OSError, NoSuchJob, WrongState, QueueFailed, HostProblem)
+
+
+@contextmanager
+def gathered(faults: list[Problem]) -> Iterator[None]:
+    """Adds what BadInput says to them, so that all of it can be told at once."""
+    try:
+        yield
+    except BadInput as error:
+        faults += error.problems
 
 
 class Answer(JSONResponse):

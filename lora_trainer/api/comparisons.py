@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from lora_trainer.api.answers import Answer, Refused, Route
+from lora_trainer.api.answers import Answer, Refused, Route, gathered
 from lora_trainer.api.bodies import NUMBER, OBJECT, Body, fields
 from lora_trainer.api.history import in_columns, seed_words, sheet_answer
 from lora_trainer.api.jobs import read_work
@@ -51,9 +50,9 @@ class ComparisonRoutes:
         """`axes`: one or two of {"setting", "values"}; 201 with a queued job for each combination, or 422 and none."""
         body = fields(body, {"config": dict, "form": dict, "axes": list}, required=("axes",))
         faults: list[Problem] = []
-        with told(faults):
+        with gathered(faults):
             axes = read_axes(body.pop("axes"))
-        with told(faults):
+        with gathered(faults):
             work = read_work(body, self.places)
         if faults:
             raise BadInput(faults)
@@ -155,12 +154,3 @@ def _crossed(
             label = f"{value}, prompt {number + 1}" if len(prompts) > 1 else value
             rows.append((label, [table[value, each][number] for each in across.values]))
     return [f"{SETTINGS[across.setting].label}: {each}" for each in across.values], rows
-
-
-@contextmanager
-def told(faults: list[Problem]) -> Iterator[None]:
-    """Gathers what BadInput says, so that all of it can be told at once."""
-    try:
-        yield
-    except BadInput as error:
-        faults += error.problems

@@ -11,25 +11,22 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from lora_trainer.api.answers import Answer, Refused, Route, problem
+from lora_trainer.api.answers import FOR_GOOD, Answer, Refused, Route, gathered, problem
 from lora_trainer.api.bodies import NUMBER, OBJECT, Body, fields, job_number
-from lora_trainer.api.comparisons import told
 from lora_trainer.api.grid_subjects import Subject, of_job, of_lora, read_prompts, read_weights
 from lora_trainer.api.grids import WEIGHTS, base_name, lora_called
 from lora_trainer.api.history import sheet_answer
 from lora_trainer.api.places import Places
 from lora_trainer.api.tasks import TASKS, Task
 from lora_trainer.config import BadInput, Problem
-from lora_trainer.hosts.host import Drawing, HostProblem
+from lora_trainer.hosts.host import Drawing, HostProblem, draws_nothing
 from lora_trainer.jobs.grids import Cell, Grid, GridLora, Grids
 from lora_trainer.jobs.queue import Queue
-from lora_trainer.jobs.supervisor import NotFreed, Supervisor
+from lora_trainer.jobs.supervisor import PAUSE_SECONDS, NotFreed, Supervisor
 
 KIND = "grid"  # of the tasks that draw
 MOST_CELLS = 400
-PAUSE_SECONDS = 60.0
 GIVEN = {"job": int, "files": list, "lora": str, "base_model": str, "weights": list, "prompts": list}
-UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address has the grid's time in it
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class DrawnGridRoutes:
         grid = self._grid(id)
         if name not in self._grids.there(grid):
             raise Refused(404, f"There is no picture {name[:80]!r} in this grid.")
-        headers = {"X-Content-Type-Options": "nosniff", **UNCHANGING}
+        headers = {"X-Content-Type-Options": "nosniff", **FOR_GOOD}
         return FileResponse(self._grids.folder(grid.id) / name, headers=headers)
 
     def show_sheet(self, id: str) -> Response:
@@ -145,11 +142,11 @@ class DrawnGridRoutes:
     def _asked(self, subject: Subject, given: Body) -> Grid:
         """BadInput with all that is wrong with it."""
         faults: list[Problem] = []
-        with told(faults):
+        with gathered(faults):
             prompts = read_prompts(given.get("prompts", subject.prompts))
-        with told(faults):
+        with gathered(faults):
             weights = read_weights(given.get("weights", WEIGHTS))
-        with told(faults):
+        with gathered(faults):
             loras = subject.chosen(given.get("files"))
         base = given.get("base_model", base_name(subject.config, self.places))
         if base not in dict(self.places.host.checkpoints()):
@@ -165,7 +162,7 @@ class DrawnGridRoutes:
 
     def _check_host(self) -> None:
         if not self.places.host.draws:
-            raise HostProblem(f"Pictures are not made by {self.places.host.name}. Draw the grid as a job.")
+            raise draws_nothing(self.places.host.name)
         if busy := next((task for task in TASKS.all() if (task.kind, task.state) == (KIND, "running")), None):
             raise Refused(409, f"Another grid is being drawn (task {busy.id}). Wait for it, or cancel it.")
 

@@ -12,8 +12,8 @@ from lora_trainer.api.answers import problem
 from lora_trainer.api.family import with_family
 from lora_trainer.api.grids import drawn_with, lora_called, of_kind, prompts_of
 from lora_trainer.api.places import Places
-from lora_trainer.config import Config
-from lora_trainer.jobs.checks import LEAST_WEIGHT, MOST_DRAWN, MOST_WEIGHT, family_of
+from lora_trainer.config import BadInput, Config
+from lora_trainer.jobs.checks import MOST_DRAWN, family_of, weight_faults
 from lora_trainer.jobs.grids import Grid, GridLora
 from lora_trainer.jobs.history import Moment, history
 from lora_trainer.jobs.queue import Queue
@@ -97,10 +97,8 @@ def read_prompts(given: Sequence[Any]) -> tuple[str, ...]:
 def read_weights(given: Sequence[Any]) -> tuple[float, ...]:
     """Each once, and without 0, which is the picture without a LoRA. BadInput."""
     weights = tuple(dict.fromkeys(map(float, of_kind({"weights": given}, "weights", "numbers", int, float))))
-    if not all(LEAST_WEIGHT <= weight <= MOST_WEIGHT for weight in weights):
-        raise problem("weights", given, f"must be from {LEAST_WEIGHT} to {MOST_WEIGHT}", "Use such as 0.8.")
-    if len(weights) > MOST_DRAWN:
-        raise problem("weights", given, f"are more than {MOST_DRAWN}", "Draw them in two grids.")
+    if fault := next(weight_faults(weights), None):
+        raise BadInput(fault)
     if weights == (0.0,):
         raise problem("weights", given, "are of the base alone, which is drawn anyway", "Use such as 0.8.")
     return tuple(filter(None, weights))

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from lora_trainer.api.answers import Answer, Refused, Route
+from lora_trainer.api.answers import FOR_GOOD, Answer, Refused, Route
 from lora_trainer.api.bodies import OBJECT, Body, fields, number
 from lora_trainer.api.places import Places
 from lora_trainer.config import BadInput
@@ -46,7 +46,6 @@ CARD = {  # what requests call the fields of the WebUI's card
     "notes": "notes",
 }
 LONGEST_SEARCHED = 20_000
-UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address has the file's time in it
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class LoraRoutes:
         picture = picture_of(self._lora(path))
         if picture is None:
             raise Refused(404, "This LoRA has no picture.")
-        return FileResponse(picture, headers={"X-Content-Type-Options": "nosniff", **UNCHANGING})
+        return FileResponse(picture, headers={"X-Content-Type-Options": "nosniff", **FOR_GOOD})
 
     def delete_lora(self, path: str) -> Response:
         """Nothing is lost: the LoRA and its card are moved to `.deleted` beside it; `aside` is what restores them."""

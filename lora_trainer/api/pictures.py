@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from lora_trainer.api.answers import Answer, Refused, Route, problem
+from lora_trainer.api.answers import FOR_GOOD, Answer, Refused, Route, problem
 from lora_trainer.api.bodies import NUMBER, OBJECT, Body, fields, number
 from lora_trainer.api.places import Places
 from lora_trainer.api.sets import SETS, OpenSet, Snapshot
@@ -19,7 +19,6 @@ from lora_trainer.dataset.store.index import stamp_at
 from lora_trainer.dataset.store.thumbnails import MEDIA_TYPE
 
 MOST_PICTURES = 1000
-FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}
 NOT_KEPT = {"Cache-Control": "no-cache"}
 
 

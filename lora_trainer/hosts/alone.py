@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_trainer.hosts.host import Drawing, HostProblem
+from lora_trainer.hosts.host import Drawing, draws_nothing
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NoHost:
         return False
 
     def draw(self, drawing: Drawing, target: Path) -> None:
-        raise HostProblem(f"Pictures are not made by {self.name}. Draw the grid as a job.")
+        raise draws_nothing(self.name)
 
     def stop_drawing(self) -> None:
         """It draws none."""

@@ -11,6 +11,11 @@ class HostProblem(Exception):
     """What the host could not do, in one sentence, and what to do about it, in another."""
 
 
+def draws_nothing(host: str) -> HostProblem:
+    """What a host of this name says that makes no pictures itself."""
+    return HostProblem(f"Pictures are not made by {host}. Draw the grid as a job.")
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A picture that a host is to make, in the WebUI's words.

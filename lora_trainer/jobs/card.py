@@ -1,6 +1,6 @@
 """What the WebUI's LoRA cards show: NAME.json with the trigger word and the weight, NAME.png with a picture.
 
-A user edits both in the WebUI, so that what is there is never written over.
+A user edits both in the WebUI, so that what they have written there stays, unless they choose another.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 from lora_trainer.config import BadInput, Problem
 from lora_trainer.config.interchange.refill import read_lora
 from lora_trainer.files import write_text, written_whole
+from lora_trainer.jobs.checks import MOST_WEIGHT
 from lora_trainer.jobs.folder import JobFolder
 from lora_trainer.jobs.history import history
 
-WEIGHT, MOST_WEIGHT = 0.8, 2.0  # what is meant where nothing else is said, and where the WebUI's slider ends
+WEIGHT = 0.8  # what is meant where nothing else is said
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 # Of ss_base_model_version; else the WebUI says Unknown. A1111 knows no Flux, and takes that word as none.
 VERSIONS = {"sd_v1": "SD1", "sd_v2": "SD2", "sdxl": "SDXL", "flux": "Flux"}

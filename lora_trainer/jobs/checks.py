@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, p
 from lora_trainer.config.values import UNSTORABLE
 from lora_trainer.jobs.work import PATHS, Prepare, Work
 
-LEAST_WEIGHT, MOST_WEIGHT = -2, 2  # of a LoRA in a grid
+LEAST_WEIGHT, MOST_WEIGHT = -2, 2  # of a LoRA in a prompt, where the WebUI's slider ends
 MOST_DRAWN = 9  # rows of a grid, and columns
 _PANELS = {"prepare": ("dataset",), "grid": ("model", "previews")}  # whose settings a job uses that does not train
 _LONGEST_NAME = 255  # bytes, as file systems have it
@@ -32,6 +32,14 @@ def faults(work: Work, look: bool = True) -> list[Problem]:
     return found
 
 
+def weight_faults(weights: Sequence[float]) -> Iterator[Problem]:
+    """What is wrong with the weights of a grid."""
+    if not all(LEAST_WEIGHT <= weight <= MOST_WEIGHT for weight in weights):
+        yield Problem("weights", weights, f"must be from {LEAST_WEIGHT} to {MOST_WEIGHT}", "Use such as 0.8.")
+    if len(weights) > MOST_DRAWN:
+        yield Problem("weights", weights, f"are more than {MOST_DRAWN}", "Draw them in two grids.")
+
+
 def _reported(found: Collection[Problem]) -> set[str]:
     return {problem.setting.partition(".")[0] for problem in found}
 
@@ -47,10 +55,7 @@ def _settings(work: Work) -> Iterator[Problem]:
 def _drawing(work: Work, reported: Collection[str]) -> Iterator[Problem]:
     """What is wrong with a grid's own: its LoRA and base, weights and prompts."""
     config = work.config
-    if not all(LEAST_WEIGHT <= weight <= MOST_WEIGHT for weight in work.weights):
-        yield Problem("weights", work.weights, f"must be from {LEAST_WEIGHT} to {MOST_WEIGHT}", "Use such as 0.8.")
-    if len(work.weights) > MOST_DRAWN:
-        yield Problem("weights", work.weights, f"are more than {MOST_DRAWN}", "Draw them in two grids.")
+    yield from weight_faults(work.weights)
     if not 0 < len(config.preview_prompts) <= MOST_DRAWN:
         yield Problem("preview_prompts", None, f"must be 1 to {MOST_DRAWN}", "Write one prompt on each line.")
     if not config.start_lora:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.config.interchange.refill import LONGEST_HEADER
+from lora_trainer.config.interchange.refill import read_table
 from lora_trainer.files import temporary_path
 
 OWN_NAME = "ss_output_name"
@@ -60,14 +60,11 @@ def is_same(one: Path, other: Path) -> bool:
 
 def _head(path: Path) -> tuple[dict[str, Any], int]:
     """The table that a safetensors file begins with, and where its weights begin; ({}, 0) for another file."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        content = file.read(length) if length <= LONGEST_HEADER else b""
     try:
-        table = json.loads(content.decode("utf-8"))
+        table, start = read_table(path)
     except (ValueError, RecursionError):
         return {}, 0
-    return (table, 8 + length) if isinstance(table, dict) else ({}, 0)
+    return (table, start) if isinstance(table, dict) else ({}, 0)
 
 
 def _named(table: dict[str, Any], name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lora_trainer.jobs.watch import Watch
 from lora_trainer.locks import Lock, Taken, is_taken
 
 LEASE_POLL_SECONDS = 0.05
+PAUSE_SECONDS = 60.0  # a worker that loads its model does not pause before that is done
 CLOSE_SECONDS = 10.0
 
 

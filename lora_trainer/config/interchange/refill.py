@@ -41,15 +41,23 @@ ALSO = {  # what no setting records under its own name
 
 def read_lora(path: Path) -> tuple[dict[str, str], list[str]]:
     """A safetensors file's metadata and the names of its tensors; BadInput where it is damaged. Nothing is loaded."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        content = file.read(length) if length <= LONGEST_HEADER else b""
     try:
-        table = json.loads(content.decode("utf-8"))
+        table, _ = read_table(path)
         metadata = {str(key): str(value) for key, value in table.pop("__metadata__", {}).items()}
     except (ValueError, AttributeError, RecursionError):
         raise BadInput(Problem("file", path.name, "is damaged, or is no safetensors file", "Get it again.")) from None
     return metadata, list(table)
+
+
+def read_table(path: Path) -> tuple[Any, int]:
+    """The JSON that a safetensors file begins with, and the byte where its weights begin.
+
+    Raises ValueError or RecursionError where it is no such file, OSError where it cannot be read.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        content = file.read(length) if length <= LONGEST_HEADER else b""
+    return json.loads(content.decode("utf-8")), 8 + length
 
 
 def from_metadata(metadata: Mapping[str, str], tensors: list[str], name: str) -> Source:

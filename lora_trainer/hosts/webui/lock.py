@@ -10,9 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from lora_trainer.hosts.webui import options
-from lora_trainer.jobs.supervisor import NotFreed, Supervisor
-
-PAUSE_SECONDS = 60.0
+from lora_trainer.jobs.supervisor import PAUSE_SECONDS, NotFreed, Supervisor
 
 
 class Lending:
