@@ -10,6 +10,9 @@
 
     form.value = (name) => values[name];
 
+    /** Its value before anything was typed. */
+    form.first = (name) => first[name];
+
     /** Every setting's value, as POST /jobs takes it for `form`. */
     form.all = () => ({...values, dataset_name: lt.dataset});
 

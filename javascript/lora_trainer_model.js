@@ -22,7 +22,10 @@
             refresh: lt.make("button", {
                 id: "lora_trainer_model_refresh",
                 title: lt.say("Look into the folders of base models again"),
-                onclick: () => lt.run(parts.refresh, () => load("?refresh=1")),
+                onclick: () => lt.run(parts.refresh, () => {
+                    told = "";
+                    return load("?refresh=1");
+                }),
             }, lt.say("Refresh")),
             list: lt.make("div.models", {role: "listbox", "aria-label": lt.say("Base models"), onkeydown: moved}),
             details: lt.make("div", {id: "lora_trainer_model_details", "aria-live": "polite"}),
@@ -137,6 +140,7 @@
         lt.make("span.grow.cut", {}, model.name),
         model.name === state.loaded && lt.make("span.badge.good", {}, lt.say("loaded")),
         model.prediction_type === "v" && lt.make("span.badge", {}, "v-pred"),
+        model.variant && lt.make("span.badge", {}, model.variant),
         lt.make("span.badge", {}, lt.families[model.family] || (model.known ? lt.say("no base model") : "…")),
         lt.make("span.number.hint", {}, gigabytes(model.size_bytes)),
     );
@@ -158,6 +162,20 @@
         if (model && !model.known) readNow(model);
         if (model) parts.details.replaceChildren(about(model));
         else parts.details.replaceChildren(...(named ? [] : [hint(lt.say("Choose the base model to train on."))]));
+        tell(model);
+    };
+
+    /** The base model that is chosen, once it is known what it is, and a base at all; else null. */
+    lt.base = null;
+
+    let told = "";
+
+    const tell = (model) => {
+        lt.base = model && model.trainable ? model : null;
+        const now = lt.base ? `${model.file} ${model.modified}` : "";
+        if (now === told) return;
+        told = now;
+        lt.tell("base");
     };
 
     /** The chosen one is looked at before its turn. */
@@ -180,6 +198,7 @@
         if (!model.known) return hint(lt.say("{name} is being read.", {name: model.name}));
         const facts = [
             [lt.say("Family"), lt.families[model.family] || "–"],
+            [lt.say("Variant"), model.variant],
             [lt.say("Prediction type"), prediction(model)],
             [lt.say("File size"), gigabytes(model.size_bytes)],
             [lt.say("Precision"), model.precision],
@@ -192,7 +211,7 @@
         return lt.make(
             "div.box", {},
             lt.make("div.title", {}, model.title || model.name),
-            !model.trainable && lt.make("p.problem", {}, unfit(model)),
+            !model.trainable && lt.make("p.problem", {}, unfit(model), " ", remedy(model)),
             lt.make("dl.facts", {}, facts.map(([name, fact]) => [lt.make("dt", {}, name), lt.make("dd", {}, fact)])),
             where.length > 0 && lt.make("details.fold", {}, source, lt.make("ul.reasons", {}, where)),
         );
@@ -200,8 +219,14 @@
 
     const unfit = ({problem, kind}) => (problem ? lt.sentence(problem) : lt.say("It is {what}.", {what: lt.say(kind)}));
 
+    const remedy = (model) => model.remedy && lt.make("span.remedy", {}, lt.say(model.remedy));
+
     const prediction = (model) => {
-        const said = {v: lt.say("v prediction"), epsilon: lt.say("epsilon (noise)")}[model.prediction_type];
+        const said = {
+            v: lt.say("v prediction"),
+            epsilon: lt.say("epsilon (noise)"),
+            flow: lt.say("flow matching"),
+        }[model.prediction_type];
         return said && model.zero_terminal_snr ? lt.say("{type}, zero terminal SNR", {type: said}) : said;
     };
 
@@ -241,7 +266,9 @@
 
     // ---- values to begin with
 
-    const BASES = {sd15: "SD1.5", sdxl: "SDXL", pony: "Pony", illustrious: "Illustrious", noobai: "NoobAI v-pred"};
+    const BASES = {
+        sd15: "SD1.5", sdxl: "SDXL", pony: "Pony", illustrious: "Illustrious", noobai: "NoobAI v-pred", flux: "Flux",
+    };
 
     const drawPresets = async (place) => {
         const {presets} = await lt.ask("GET", "config/presets");
@@ -280,7 +307,7 @@
     /** The kind of base that a model is, by its family, its prediction type and its name. */
     const suggested = (model) => {
         if (!model || !model.trainable) return "";
-        if (model.family !== "sdxl") return model.family === "sd15" ? "sd15" : "";
+        if (model.family !== "sdxl") return model.family in BASES ? model.family : "";
         const name = `${model.name} ${model.title}`.toLowerCase();
         if (name.includes("noob") && model.prediction_type === "v") return "noobai";
         if (/illustrious|noob|\bil\b/.test(name)) return "illustrious";

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lora_trainer", description="Trains LoRAs for Stable Diffusion.")
+    described = "Trains LoRAs for Stable Diffusion and Flux."
+    parser = argparse.ArgumentParser(prog="python -m lora_trainer", description=described)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:

@@ -215,7 +215,7 @@ def make_base(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("family", choices=_FULL_UNETS)
     parser.add_argument("out", type=Path)
     parser.add_argument("--dtype", choices=DTYPES, default="fp16")
     parser.add_argument("--small", action="store_true")

@@ -25,7 +25,7 @@ TITLED = ("folded", "sub_tab", "Markdown", "Button")  # the calls whose first ar
 SHOWN = [row for row in SETTINGS.values() if row.name not in ("dataset_name", "subsets")]  # those with a widget
 OF_NAMES = {  # settings whose choices are names, the same in every language
     "tagger", "schedule", "optimizer", "kind", "preview_sampler", "attention", "loss", "huber_schedule",
-    "save_precision", "mixed_precision", "base_precision", "caption_extension", "max_token_length",
+    "save_precision", "mixed_precision", "base_precision", "caption_extension", "max_token_length", "t5_length",
     "timestep_sampling", "prediction_type", "family",
 }  # fmt: skip
 NAMES = {"fp8"}

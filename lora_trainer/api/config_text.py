@@ -26,6 +26,7 @@ from lora_trainer.config import (
     Problem,
     check,
     dump_toml,
+    idle,
     load_toml,
     notices,
 )
@@ -181,7 +182,8 @@ def _settled(config: Config) -> Config:
             "prediction_type": base["prediction_type"],
             "zero_terminal_snr": "on" if base["zero_terminal_snr"] else "off",
         }
-        config = replace(config, **{name: value for name, value in read.items() if getattr(config, name) == "auto"})
+        unknown = [name for name in read if getattr(config, name) == "auto" and name not in idle(config)]
+        config = replace(config, **{name: read[name] for name in unknown})
     return replace(config, shuffle_tags=_are_tags(config)) if config.shuffle_tags is None else config
 
 

@@ -22,7 +22,7 @@ from lora_trainer.config import BadInput, Config, problems
 
 SETTINGS_OF_LOOKS = (
     "family", "resolution", "buckets", "bucket_step", "min_bucket", "max_bucket", "bucket_no_upscale",
-    "max_token_length",
+    "max_token_length", "t5_length", "t5_tokenizer",
 )  # fmt: skip
 
 
@@ -39,7 +39,10 @@ class DoctorRoutes:
         """A task: each picture is looked at as it would be trained; what stands out is said, with what to do."""
         body = fields(body, {"form": dict, "config": dict})
         folder = self.places.dataset(name)
-        config = with_family(read_config(only(body, (*SETTINGS_OF_LOOKS, "base_model")), self.places))
+        given = read_config(only(body, (*SETTINGS_OF_LOOKS, "base_model")), self.places)
+        if given.t5_tokenizer:
+            self.places.source(given.t5_tokenizer, "t5_tokenizer")
+        config = with_family(given)
         if wrong := [problem for problem in problems(config) if problem.setting in SETTINGS_OF_LOOKS]:
             raise BadInput(wrong)
         words = ("doctor", str(folder), "--json", "--progress", "--set", *_changes(config))

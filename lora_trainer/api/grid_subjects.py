@@ -55,17 +55,27 @@ class Subject:
             loras=loras,
             weights=weights,
             prompts=prompts,
-            negative_prompt=config.negative_prompt,
             steps=config.preview_steps,
-            cfg_scale=config.preview_cfg,
-            sampler=config.preview_sampler,
             width=width,
             height=height,
             seed=config.preview_seed,
-            clip_skip=self.config.clip_skip,
             job=self.job,
             lora=self.lora,
+            **_sampling(config, self.config.clip_skip),
         )
+
+
+def _sampling(config: Config, clip_skip: int | None) -> dict[str, Any]:
+    """How a base of the config's family draws: a Flux by its guidance, in place of CFG and a negative prompt."""
+    if config.family == "flux":
+        guided = {"cfg_scale": 1.0, "guidance": config.preview_guidance}
+        return {"negative_prompt": "", "sampler": "Euler Simple", "clip_skip": None, **guided}
+    return {
+        "negative_prompt": config.negative_prompt,
+        "cfg_scale": config.preview_cfg,
+        "sampler": config.preview_sampler,
+        "clip_skip": clip_skip,
+    }
 
 
 def of_job(id: int, queue: Queue) -> Subject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from lora_trainer.config import SETTINGS, SUBSET_SETTINGS, BadInput, Problem, fi
 from lora_trainer.config.folder_name import repeats_and_class
 from lora_trainer.config.values import fault
 from lora_trainer.hosts.host import Host, HostProblem
+from lora_trainer.inspecting import identify
+from lora_trainer.inspecting.parts import PARTS, Found, find_parts, is_flux
 from lora_trainer.jobs.work import Work, paths_of
 from lora_trainer.packages import ROOT
 
@@ -49,19 +51,22 @@ class Places:
         return source
 
     def _check_inside(self, named: Iterable[tuple[str, str]]) -> None:
-        if self.anywhere:
-            return
-        checkpoints = (path.parent for _, path in self.host.checkpoints())
-        ours = (self.datasets, self.models, *self.host.lora_folders(), *checkpoints)
-        roots = [os.path.realpath(root) for root in ours]
         remedy = "Use a name, or a path in the folders of datasets, checkpoints and LoRAs."
         faults = [
             Problem(setting, path, "lies outside the folders that other machines may use", remedy)
             for setting, path in named
-            if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots)
+            if not self._may_use(path)
         ]
         if faults:
             raise BadInput(faults)
+
+    def _may_use(self, path: str) -> bool:
+        if self.anywhere:
+            return True
+        checkpoints = (path.parent for _, path in self.host.checkpoints())
+        ours = (self.datasets, self.models, *self.host.lora_folders(), *self.host.part_folders(), *checkpoints)
+        real = Path(os.path.realpath(path))
+        return any(real.is_relative_to(os.path.realpath(root)) for root in ours)
 
     def has_dataset(self, name: str) -> bool:
         return is_fit(name) and (self.datasets / name).is_dir()
@@ -89,11 +94,12 @@ class Places:
     def settled(self, table: dict[str, Any]) -> dict[str, Any]:
         """A config's table with paths in place of the names of a checkpoint and of datasets.
 
-        LoRAs go to the host's folder where no other one is named.
+        LoRAs go to the host's folder where no other one is named. A Flux base gets the files of its parts.
         """
         table = dict(table)
         if isinstance(base := table.get("base_model"), str):
             table["base_model"] = self.base_model(base)
+            table |= self._parts(table)
         if isinstance(subsets := table.get("subsets"), list):
             table["subsets"] = [self._with_dataset(subset) for subset in subsets]
         if "output_folder" not in table and (folders := self.host.lora_folders()):
@@ -122,6 +128,9 @@ class Places:
         A dataset that is not there is not named, so that the one that is chosen stays.
         """
         form = dict(form)
+        form |= {
+            part: "" for part, path in self._parts({"base_model": form["base_model"]}).items() if form[part] == path
+        }
         by_path = {str(path): name for name, path in self.host.checkpoints()}
         form["base_model"] = by_path.get(form["base_model"], form["base_model"])
         if form["output_folder"] in map(str, self.host.lora_folders()[:1]):
@@ -149,6 +158,19 @@ class Places:
         found = dict(self.host.checkpoints())
         by_file = {path.name: path for path in found.values()}
         return str(found.get(name) or by_file.get(name) or name)
+
+    def parts(self, base: Path, given: Mapping[str, str | None]) -> Found:
+        """The files that a Flux base needs beside it, also from the host's folders. BadInput where it is no base."""
+        return find_parts(identify(base), given, self.host.part_folders(), nearby=self.anywhere)
+
+    def _parts(self, table: Mapping[str, Any]) -> dict[str, str]:
+        """The files of those parts that the table leaves open, where its base is a Flux."""
+        base = Path(table["base_model"])
+        lacking = [part for part in PARTS if not table.get(part)]
+        if not (lacking and self._may_use(str(base)) and is_flux(base)):
+            return {}
+        files = self.parts(base, {}).files
+        return {part: str(files[part]) for part in lacking if part in files}
 
     def folder_of(self, name: str) -> str:
         """The folder of the dataset of that name; what is no dataset's name is taken as a path."""

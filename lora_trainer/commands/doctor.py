@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_trainer.commands.datasets import add_dataset, dataset_folder, table
 from lora_trainer.commands.progress import Phases
-from lora_trainer.config import FAMILIES, BadInput, Config, problems, with_values
+from lora_trainer.config import FAMILIES, BadInput, Config, Problem, problems, with_values
 from lora_trainer.dataset.buckets import Size, buckets_for
 from lora_trainer.dataset.doctor.findings import ENLARGED, KINDS, Finding
 from lora_trainer.packages import activate
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lora_trainer.dataset.doctor.looks import Trained
 
 SHOWN = 10  # findings of a kind
+T5_LENGTH = 512  # tokens, of FLUX.1 dev
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     config, folder = _config(arguments), dataset_folder(arguments)
     from lora_trainer.dataset.doctor.examine import examine
 
-    count_tokens, notices = _counter()
+    count_tokens, notices = _counter(config)
     show = Phases()
 
     def progress(done: int, of: int) -> None:
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             folder,
             buckets_for(config),
             count_tokens=count_tokens,
-            longest=config.max_token_length,
+            longest=_longest(config),
             progress=progress,
         )
     finally:
@@ -95,15 +96,33 @@ def _config(arguments: argparse.Namespace) -> Config:
     return config.for_family(config.family if config.family in FAMILIES else "sd15")
 
 
-def _counter() -> tuple[Callable[[str], int] | None, list[str]]:
+def _longest(config: Config) -> int:
+    """Tokens of a caption that are trained, besides those that mark its ends."""
+    return (config.t5_length or T5_LENGTH) - 1 if config.family == "flux" else config.max_token_length
+
+
+def _counter(config: Config) -> tuple[Callable[[str], int] | None, list[str]]:
     """The tokens of a text as training counts them; where they cannot be counted, why."""
     try:
-        from lora_trainer.training.families.tokenizer import clip_tokenizer
-
-        tokenizer = clip_tokenizer()
-    except (BadInput, ImportError) as error:
+        return _t5_counter(config.t5_tokenizer) if config.family == "flux" else _clip_counter(), []
+    except (BadInput, ImportError, OSError) as error:
         return None, [f"the lengths of captions were not looked at: {error}"]
-    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids), []
+
+
+def _clip_counter() -> Callable[[str], int]:
+    from lora_trainer.training.families.tokenizer import clip_tokenizer
+
+    tokenizer = clip_tokenizer()
+    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+
+def _t5_counter(file: str | None) -> Callable[[str], int]:
+    from lora_trainer.training.families.flux.tokenizer import read_tokenizer
+
+    if not file:
+        raise BadInput(Problem("t5_tokenizer", None, "is not known", "Name T5's tokenizer.json."))
+    tokenizer = read_tokenizer(Path(file)).tokenizer
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _leave_out(folder: Path, files: set[Path]) -> list[str]:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.inspecting import describe
+from lora_trainer.inspecting import describe, identify
+from lora_trainer.inspecting.parts import PARTS, find_parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,11 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     facts = describe(arguments.file)
+    if facts.get("variant"):
+        facts["parts"] = _parts(arguments.file)
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
     else:
         print("\n".join(_lines(facts)))
     return 0
+
+
+def _parts(base: Path) -> dict[str, str]:
+    """The files that a Flux base would be trained with."""
+    files = find_parts(identify(base), {}).files
+    return {part: str(files.get(part, "missing")) for part in PARTS}
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:

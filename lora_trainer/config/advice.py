@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lora_trainer.config.problems import Problem
 from lora_trainer.config.settings import RATE_FREE_OPTIMIZERS, SETTINGS, Config
+from lora_trainer.config.validation import caption_changes
 
 
 def idle(config: Config) -> list[str]:
@@ -41,12 +42,24 @@ def _advice(config: Config) -> Iterator[Problem]:
     if config.alpha is not None and config.alpha > config.rank:
         remedy = f"Use the rank ({config.rank}) or half of it."
         yield Problem("alpha", config.alpha, "is above the rank, which makes training unsteady", remedy)
-    if config.mixed_precision == "fp16" and config.family in ("sd2", "sdxl"):
+    if config.mixed_precision == "fp16" and config.family in ("sd2", "sdxl", "flux"):
         remedy = "Use bf16 where the GPU has it; for SDXL a VAE made for fp16 helps too."
         yield Problem("mixed_precision", "fp16", "this family may give NaN in fp16", remedy)
     if config.zero_terminal_snr == "on" and config.prediction_type == "epsilon":
         problem = "an epsilon model cannot learn from pure noise"
         yield Problem("zero_terminal_snr", "on", problem, 'Leave it on "auto" unless the model was trained so.')
-    if config.noise_offset > 0 and config.multires_iterations > 0:
+    if config.noise_offset > 0 and config.multires_iterations > 0 and config.family != "flux":
         remedy = "Set one of them to 0; together they are usually too strong."
         yield Problem("noise_offset", config.noise_offset, "multires noise does much the same", remedy)
+    if config.family == "flux":
+        yield from _flux(config)
+
+
+def _flux(config: Config) -> Iterator[Problem]:
+    for name in caption_changes(config):
+        problem = "captions that change each time keep the large T5-XXL in memory"
+        remedy = "Leave them as they are, so that each is encoded once; sentences want no shuffling."
+        yield Problem(name, getattr(config, name) or None, problem, remedy)
+    if config.guidance != 1:
+        remedy = "Set it to 1, unless the LoRA is for a model that was trained at another one."
+        yield Problem("guidance", config.guidance, "LoRAs of FLUX.1 dev are trained at 1", remedy)

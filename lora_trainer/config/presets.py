@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from lora_trainer.config.advice import idle
 from lora_trainer.config.problems import BadInput, Problem
 from lora_trainer.config.settings import Config
 
@@ -58,6 +59,15 @@ BASES: dict[str, Choices] = {
         "max_token_length": LONG_CAPTIONS,
         "negative_prompt": ANIME_NEGATIVE,
     },
+    "flux": {
+        "family": ("flux", "The base is a FLUX.1."),
+        "train": ("unet", "Flux reads whole sentences; CLIP-L adds little to it."),
+        "tagger": ("florence-2", "Flux was taught with sentences, not with tags."),
+        "shuffle_tags": (False, "A sentence's parts belong where they are."),
+        "tag_dropout": (0.0, "Captions that stay as they are need the large T5-XXL only once."),
+        "caption_dropout": (0.0, "Captions that stay as they are need the large T5-XXL only once."),
+        "guidance": (1.0, "A LoRA trained at 1 works at every guidance that pictures are made with."),
+    },
 }
 
 SUBJECTS: dict[str, Choices] = {
@@ -99,7 +109,10 @@ def apply_preset(config: Config, name: str) -> Config:
 
 
 def _preset(base: str, subject: str) -> Preset:
-    chosen = BASES[base] | SUBJECTS[subject]
+    """The base's choices come before the subject's; what means nothing for the base's family is left out."""
+    chosen = SUBJECTS[subject] | BASES[base]
+    unused = idle(replace(Config(), **{setting: value for setting, (value, _) in chosen.items()}))
+    chosen = {setting: choice for setting, choice in chosen.items() if setting not in unused}
     return Preset(
         f"{base}/{subject}",
         MappingProxyType({setting: value for setting, (value, _) in chosen.items()}),

@@ -31,20 +31,40 @@ WD_TAGGERS = (
     "wd-convnext-v2", "wd-convnextv2-v2", "wd-vit-v2",
 )  # fmt: skip
 TAG_TAGGERS = (*WD_TAGGERS, "deepdanbooru")
-SAVINGS = ("checkpointing", "micro_batch", "cached_text", "optimizer_8bit", "fp8")
+SAVINGS = ("checkpointing", "micro_batch", "cached_text", "swap", "optimizer_8bit", "fp8")
 BLOCK_SHAPES = ("flat", "cosine", "sine", "linear", "reverse")
 
 WITH_TAGS = Applies("Used only by taggers that give tags.", lambda config: config.tagger in TAG_TAGGERS)
 ONLY_FLUX = Applies("Used for Flux only.", lambda config: config.family in ("auto", "flux"))
 NOT_FLUX = Applies("Flux does not use it.", lambda config: config.family != "flux")
+OTHER_VAE = Applies("Not for Flux, whose autoencoder is a setting of its own.", NOT_FLUX.test)
+OTHER_ATTENTION = Applies("For Flux it is always torch's own.", NOT_FLUX.test)
 CLIP_SKIPS = Applies("SDXL and Flux ignore it.", lambda config: config.family not in ("sdxl", "flux"))
 WITH_BUCKETS = Applies("Used only when buckets are on.", lambda config: config.buckets)
-WITH_CONVOLUTIONS = Applies("The kind LoRA trains no 3x3 convolutions.", lambda config: config.kind != "LoRA")
+WITH_CONVOLUTIONS = Applies(
+    "The kind LoRA trains no 3x3 convolutions, and Flux has none.",
+    lambda config: config.kind != "LoRA" and config.family != "flux",
+)
 WITH_BLOCKS = Applies("Used only when block-wise training is on.", lambda config: config.block_wise)
 WITH_HUBER = Applies('Used only when the loss is "huber" or "smooth_l1".', lambda config: config.loss != "l2")
-WITH_OFFSET = Applies("Used only when the noise offset is above 0.", lambda config: config.noise_offset > 0)
+WITH_OFFSET = Applies(
+    "Used only when the noise offset is above 0, and not for Flux.",
+    lambda config: config.noise_offset > 0 and config.family != "flux",
+)
 WITH_PREVIEWS = Applies(
     "Used only when previews are made.", lambda config: config.preview_every_epochs > 0 or config.preview_at_start
+)
+WITH_CFG = Applies(
+    "Used only when previews are made, and not for Flux.",
+    lambda config: WITH_PREVIEWS.test(config) and NOT_FLUX.test(config),
+)
+WITH_GUIDANCE = Applies(
+    "Used only when previews are made, and for Flux only.",
+    lambda config: WITH_PREVIEWS.test(config) and ONLY_FLUX.test(config),
+)
+WITH_SHIFT = Applies(
+    "Used only for Flux, by the samplings shift and sigma.",
+    lambda config: ONLY_FLUX.test(config) and config.timestep_sampling in ("shift", "sigma"),
 )
 
 # fmt: off
@@ -102,7 +122,7 @@ class Config:
         metadata="ss_sd_model_name")
     vae: str | None = model(
         None, "VAE", "Another VAE than the checkpoint's own. Leave empty unless the checkpoint's is broken.",
-        path=True, kohya="vae", metadata="ss_vae_name")
+        path=True, kohya="vae", metadata="ss_vae_name", applies=OTHER_VAE)
     clip_l: str | None = model(
         None, "CLIP-L", "The file of Flux's first text encoder; empty looks in the usual folders.",
         path=True, kohya="clip_l", applies=ONLY_FLUX)
@@ -112,6 +132,10 @@ class Config:
     ae: str | None = model(
         None, "Autoencoder", "The file of Flux's autoencoder; empty looks in the usual folders.",
         path=True, kohya="ae", applies=ONLY_FLUX)
+    t5_tokenizer: str | None = model(
+        None, "T5 tokenizer", "The file tokenizer.json that splits captions for T5-XXL; empty takes the WebUI's own, "
+        "or one beside the T5-XXL file.",
+        path=True, applies=ONLY_FLUX)
     prediction_type: str = model(
         "auto", "Prediction type", "What the base model predicts: the noise (epsilon) or the velocity (v). "
         "Auto reads it from the file; a wrong choice gives a LoRA that ruins pictures.",
@@ -204,7 +228,8 @@ class Config:
         choices=(".txt", ".caption"), kohya="caption_extension")
     shuffle_tags: bool | None = dataset(
         None, "Shuffle tags", "Put the tags of a caption in a fresh order each time, so that each is learned by "
-        "itself. Automatic does so for tags but not for sentences.",
+        "itself. Automatic does so for tags but not for sentences, and not for Flux, whose T5 then reads each once.",
+        family_defaults={"flux": False},
         seaart="各タグをシャッフル", kohya="shuffle_caption", metadata="ss_shuffle_caption")
     keep_tokens: int | None = dataset(
         None, "Keep first tags", "How many tags at the start of a caption are neither moved nor dropped. "
@@ -213,11 +238,19 @@ class Config:
         seaart="N個のトークンを保持", kohya="keep_tokens", metadata="ss_keep_tokens")
     weighted_captions: bool = dataset(
         False, "Weighted captions", "Read weights such as (black hair:1.2) in captions.",
-        seaart="重み付きのトークン使用", kohya="weighted_captions")
+        seaart="重み付きのトークン使用", kohya="weighted_captions", applies=NOT_FLUX)
     max_token_length: int = dataset(
         75, "Longest caption", "What is longer than this is cut off.",
         choices=(75, 150, 225), unit="tokens", seaart="最大トークン長", kohya="max_token_length",
         metadata="ss_max_token_length", applies=NOT_FLUX)
+    t5_length: int | None = dataset(
+        None, "Longest caption for T5", "What is longer than this is cut off, and what is shorter is filled up. "
+        "Automatic is 512 for FLUX.1 dev and 256 for schnell.",
+        choices=(256, 512), unit="tokens", kohya="t5xxl_max_token_length", applies=ONLY_FLUX)
+    t5_mask: bool = dataset(
+        False, "Hide T5's padding", "Let the model see only what a caption says, not what fills it up. FLUX.1 dev and "
+        "schnell were made to see both.",
+        kohya="apply_t5_attn_mask", applies=ONLY_FLUX)
     caption_dropout: float = dataset(
         0.0, "Caption dropout", "How often a picture is shown without its caption. A little helps styles.",
         minimum=0, maximum=1, kohya="caption_dropout_rate", metadata="ss_caption_dropout_rate")
@@ -289,12 +322,16 @@ class Config:
         "auto", "Gradient checkpointing", "Needs much less memory and about a quarter more time. "
         "Auto uses it when memory is short.",
         choices=("auto", "on", "off"), kohya="gradient_checkpointing", metadata="ss_gradient_checkpointing")
+    swap_blocks: int = training(
+        0, "Blocks in host memory", "How much of the base model waits in the computer's own memory until it is needed: "
+        "this many single blocks and half as many double ones. Less GPU memory, slower steps; 0 keeps all on the GPU.",
+        minimum=0, maximum=35, unit="blocks", kohya="blocks_to_swap", applies=ONLY_FLUX)
     savings: tuple[str, ...] = training(
         SAVINGS, "When memory is short", "What may be done, in this order, so that the run does not end. The first "
-        "three give the same LoRA; the last two change it a little.", choices=SAVINGS)
+        "four give the same LoRA; the last two change it a little.", choices=SAVINGS)
     attention: str = training(
         "sdpa", "Attention", "Which code computes attention. torch's own (sdpa) is right for nearly everyone.",
-        choices=("sdpa", "xformers"), kohya="sdpa xformers")
+        choices=("sdpa", "xformers"), kohya="sdpa xformers", applies=OTHER_ATTENTION)
     compile: bool = training(
         False, "Compile", "Let torch compile the model: minutes to begin with, then faster steps.",
         kohya="torch_compile")
@@ -406,19 +443,29 @@ class Config:
         "size. 4 to 16 is usual, less gives a larger file; -1 makes both alike, which gives the smallest.",
         minimum=-1, maximum=1024, kohya="network_args.factor",
         applies=Applies("Used only by the kind LoKr.", lambda config: config.kind == "LoKr"))
+    double_blocks: str = network(
+        "all", "Double blocks", "Which of Flux's 19 double blocks are trained: all, none, or numbers from 0 such as "
+        "0-5,8.",
+        kohya="network_args.train_double_block_indices", applies=ONLY_FLUX)
+    single_blocks: str = network(
+        "all", "Single blocks", "Which of Flux's 38 single blocks are trained: all, none, or numbers from 0 such as "
+        "0-5,8.",
+        kohya="network_args.train_single_block_indices", applies=ONLY_FLUX)
     block_wise: bool = network(
-        False, "Block-wise", "Treat the U-Net's blocks differently, as the three lists below say.",
+        False, "Block-wise", "Treat the model's blocks differently, as the three lists below say.",
         seaart="階層別学習率を有効化")
     block_lr_weights: tuple[float, ...] | str | None = network(
-        None, "Learning rate weight per block", "A number for each block (25 for SD1.5 and SD2, 21 for SDXL; 0 leaves "
-        "a block out), or a shape: flat, cosine, sine, linear or reverse. cosine+0.25 adds 0.25 to each number.",
+        None, "Learning rate weight per block", "A number for each block (25 for SD1.5 and SD2, 21 for SDXL, 57 for "
+        "Flux; 0 leaves a block out), or a shape: flat, cosine, sine, linear or reverse. cosine+0.25 adds 0.25 to "
+        "each number.",
         minimum=0, kohya="network_args.down_lr_weight network_args.mid_lr_weight network_args.up_lr_weight",
         applies=WITH_BLOCKS)
     block_ranks: tuple[int, ...] | None = network(
-        None, "Rank per block", "A rank for each block (25 for SD1.5 and SD2, 21 for SDXL); 0 leaves a block out.",
+        None, "Rank per block", "A rank for each block (25 for SD1.5 and SD2, 21 for SDXL, 57 for Flux); 0 leaves a "
+        "block out.",
         minimum=0, maximum=1024, kohya="network_args.block_dims", applies=WITH_BLOCKS)
     block_alphas: tuple[float, ...] | None = network(
-        None, "Alpha per block", "An alpha for each block (25 for SD1.5 and SD2, 21 for SDXL).",
+        None, "Alpha per block", "An alpha for each block (25 for SD1.5 and SD2, 21 for SDXL, 57 for Flux).",
         above=0, kohya="network_args.block_alphas",
         applies=Applies("Used only with a rank per block.", lambda c: c.block_wise and c.block_ranks is not None))
     dropout: float = network(
@@ -438,7 +485,8 @@ class Config:
 
     noise_offset: float = noise(
         0.0, "Noise offset", "Helps with very dark and very bright pictures. 0.05 is usual, 0 is off.",
-        minimum=0, maximum=1, seaart="ノイズオフセット", kohya="noise_offset", metadata="ss_noise_offset")
+        minimum=0, maximum=1, seaart="ノイズオフセット", kohya="noise_offset", metadata="ss_noise_offset",
+        applies=NOT_FLUX)
     noise_offset_random_strength: bool = noise(
         False, "Random noise offset", "Draw the offset anew each time, between 0 and the value above.",
         kohya="noise_offset_random_strength", metadata="ss_noise_offset_random_strength", applies=WITH_OFFSET)
@@ -448,12 +496,13 @@ class Config:
     multires_iterations: int = noise(
         0, "Multires noise iterations", "Adds noise at this many coarser scales, for better contrast. 0 is off.",
         minimum=0, maximum=16, seaart="Multires noise iterations", kohya="multires_noise_iterations",
-        metadata="ss_multires_noise_iterations")
+        metadata="ss_multires_noise_iterations", applies=NOT_FLUX)
     multires_discount: float = noise(
         0.3, "Multires noise discount", "How much of each coarser scale's noise is added.",
         minimum=0, maximum=1, seaart="Multires noise discount", kohya="multires_noise_discount",
         metadata="ss_multires_noise_discount",
-        applies=Applies("Used only with multires noise iterations.", lambda config: config.multires_iterations > 0))
+        applies=Applies("Used only with multires noise iterations, and not for Flux.",
+                        lambda config: config.multires_iterations > 0 and config.family != "flux"))
     input_perturbation: float = noise(
         0.0, "Input perturbation", "A little extra noise on what the model sees. 0.1 is usual, 0 is off.",
         minimum=0, maximum=1, kohya="ip_noise_gamma", metadata="ss_ip_noise_gamma")
@@ -464,13 +513,14 @@ class Config:
         1000, "Highest timestep", "Train on no noisier pictures than this. Composition is learned at high timesteps.",
         minimum=1, maximum=1000, kohya="max_timestep")
     timestep_sampling: str = noise(
-        "shift", "Timestep sampling", "How Flux's noise levels are drawn.",
+        "shift", "Timestep sampling", "How Flux's noise levels are drawn: all alike (uniform), the middle ones more "
+        "often (sigmoid), or moved towards more noise (shift, sigma, and flux_shift by the picture's size).",
         choices=("sigma", "uniform", "sigmoid", "shift", "flux_shift"), kohya="timestep_sampling", applies=ONLY_FLUX)
     flow_shift: float = noise(
-        3.1582, "Flow shift", "Moves Flux's noise levels towards more noise.",
-        above=0, kohya="discrete_flow_shift", applies=ONLY_FLUX)
+        3.1582, "Flow shift", "Moves Flux's noise levels towards more noise; 1 leaves them.",
+        above=0, kohya="discrete_flow_shift", applies=WITH_SHIFT)
     guidance: float = noise(
-        1.0, "Guidance", "The guidance that Flux is trained at; 1 for FLUX.1 dev.",
+        1.0, "Guidance", "The guidance that FLUX.1 dev is trained at; 1 is right. Schnell has none.",
         minimum=0, kohya="guidance_scale", applies=ONLY_FLUX)
 
     # ---- saving
@@ -510,7 +560,7 @@ class Config:
         "words; empty uses the first picture's caption.",
         seaart="モデル効果プレビューのプロンプト", kohya="sample_prompts", applies=WITH_PREVIEWS)
     negative_prompt: str = previews(
-        "", "Negative prompt", "What the previews should not show.", applies=WITH_PREVIEWS)
+        "", "Negative prompt", "What the previews should not show.", applies=WITH_CFG)
     preview_size: tuple[int, int] | None = previews(
         None, "Preview size", "Width and height of the previews. Empty uses the training resolution.",
         minimum=64, maximum=4096, multiple_of=8, unit="pixels", derived=lambda config: config.resolution,
@@ -520,12 +570,16 @@ class Config:
         minimum=1, maximum=150, unit="steps", applies=WITH_PREVIEWS)
     preview_cfg: float = previews(
         7.0, "Preview CFG scale", "How closely previews follow their prompt.",
-        minimum=1, maximum=30, applies=WITH_PREVIEWS)
+        minimum=1, maximum=30, applies=WITH_CFG)
+    preview_guidance: float = previews(
+        3.5, "Preview guidance", "How closely FLUX.1 dev's previews follow their prompt: the WebUI's Distilled CFG "
+        "Scale. Schnell has none.",
+        minimum=0, maximum=30, applies=WITH_GUIDANCE)
     preview_sampler: str = previews(
         "Euler a", "Preview sampler", "The sampler that previews are made with.",
         choices=("Euler a", "Euler", "Heun", "DPM2", "DPM2 Karras", "DPM2 a", "DPM2 a Karras", "DPM++ 2M",
                  "DPM++ 2M Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras", "DDIM", "PLMS", "UniPC"),
-        kohya="sample_sampler", applies=WITH_PREVIEWS)
+        kohya="sample_sampler", applies=WITH_CFG)
     preview_seed: int = previews(
         42, "Preview seed", "Previews of all epochs share it, so that they can be compared.",
         minimum=0, maximum=2**32 - 1, applies=WITH_PREVIEWS)

@@ -7,18 +7,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from lora_trainer.config.block_choice import chosen_blocks
 from lora_trainer.config.file_name import file_name_fault
-from lora_trainer.config.networks import LYCORIS_ARGS
+from lora_trainer.config.networks import FLUX_BLOCKS, LYCORIS_ARGS
 from lora_trainer.config.problems import BadInput, Problem
 from lora_trainer.config.setting import Setting
-from lora_trainer.config.settings import BLOCK_SHAPES, SETTINGS, SUBSET_SETTINGS, Config, Subset
+from lora_trainer.config.settings import BLOCK_SHAPES, ONLY_FLUX, SETTINGS, SUBSET_SETTINGS, Config, Subset
 from lora_trainer.config.values import convert, described, fault
 
-BLOCKS: dict[str, dict[str, tuple[int, ...]]] = {  # how many numbers a list has: the U-Net's down, mid and up blocks
-    "block_lr_weights": {"sd15": (25,), "sd2": (25,), "sdxl": (21, 23)},  # 23 as sd-scripts counts, ends unused
-    "block_ranks": {"sd15": (25,), "sd2": (25,), "sdxl": (21,)},
-    "block_alphas": {"sd15": (25,), "sd2": (25,), "sdxl": (21,)},
+BLOCKS: dict[str, dict[str, tuple[int, ...]]] = {  # how many numbers a list has, one for each of the model's blocks
+    "block_lr_weights": {"sd15": (25,), "sd2": (25,), "sdxl": (21, 23), "flux": (57,)},  # 23: sd-scripts', ends unused
+    "block_ranks": {"sd15": (25,), "sd2": (25,), "sdxl": (21,), "flux": (57,)},
+    "block_alphas": {"sd15": (25,), "sd2": (25,), "sdxl": (21,), "flux": (57,)},
 }
+PATCH = 16  # pixels; the side of the squares that Flux sees a picture as
 SHAPE = re.compile(rf"({'|'.join(BLOCK_SHAPES)})(\+\d*\.?\d+)?")
 
 CHANGES_CAPTIONS = ("shuffle_tags", "tag_dropout", "caption_dropout", "caption_dropout_every_n_epochs")
@@ -118,14 +120,19 @@ def _changing_pictures(config: Config) -> Iterator[Problem]:
         yield Problem("cache_latents", config.cache_latents, problem, remedy)
 
 
+def caption_changes(config: Config) -> list[str]:
+    """The settings that make captions differ from one showing to the next."""
+    parts = (config, *config.subsets)
+    return [name for name in CHANGES_CAPTIONS if any(getattr(part, name, None) for part in parts)]
+
+
 @rule("cache_text", "shuffle_tags", "caption_dropout", "tag_dropout", "caption_dropout_every_n_epochs", "train",
       "family", "subsets")  # fmt: skip
 def _changing_captions(config: Config) -> Iterator[Problem]:
     if config.cache_text not in ("memory", "disk"):
         return
-    parts = (config, *config.subsets)
-    reasons = [name for name in CHANGES_CAPTIONS if any(getattr(part, name, None) for part in parts)]
-    if _own(config, "train") in ("both", "text_encoder"):
+    reasons = caption_changes(config)
+    if _own(config, "train") in ("both", "text_encoder") and config.family != "flux":  # whose T5 is never trained
         reasons.append("training the text encoder")
     if reasons:
         problem = f"cached text stays the same, but {' and '.join(reasons)} would change it"
@@ -150,6 +157,16 @@ def _bucket_sides(config: Config) -> Iterator[Problem]:
         yield Problem("max_bucket", longest, f"is below the resolution {_by(resolution)}", remedy)
 
 
+@rule("resolution", "bucket_step", "preview_size", "family")
+def _patches(config: Config) -> Iterator[Problem]:
+    for name in ("resolution", "bucket_step", "preview_size") if config.family == "flux" else ():
+        value = getattr(config, name)
+        sides = value if isinstance(value, tuple) else (value or 0,)
+        if any(side % PATCH for side in sides) and not _follows(config, SETTINGS[name]):
+            problem = f"Flux sees a picture as squares of {PATCH} x {PATCH} pixels"
+            yield Problem(name, value, problem, f"Use multiples of {PATCH}.")
+
+
 @rule("masked_loss", "mask_folder")
 def _masks(config: Config) -> Iterator[Problem]:
     if config.masked_loss == "folder" and not config.mask_folder:
@@ -172,6 +189,9 @@ def _one_text_encoder(config: Config) -> Iterator[Problem]:
     if isinstance(config.text_encoder_lr, tuple) and config.family in ("sd15", "sd2"):
         problem = f"{config.family} has one text encoder"
         yield Problem("text_encoder_lr", config.text_encoder_lr, problem, "Give one number.")
+    elif isinstance(config.text_encoder_lr, tuple) and config.family == "flux":
+        problem = "of Flux's text encoders CLIP-L alone is trained"
+        yield Problem("text_encoder_lr", config.text_encoder_lr, problem, "Give one number.")
 
 
 @rule("optimizer_args")
@@ -192,9 +212,11 @@ def _prediction(config: Config) -> Iterator[Problem]:
         yield Problem("v_pred_like_loss", config.v_pred_like_loss, "is for epsilon models only", remedy)
 
 
-@rule("kind", "conv_rank")
+@rule("kind", "conv_rank", "family")
 def _kind(config: Config) -> Iterator[Problem]:
-    if config.kind == "LoCon" and config.conv_rank == 0:
+    if config.kind == "LoCon" and config.family == "flux":
+        yield Problem("kind", "LoCon", "Flux has no convolutions, which LoCon trains besides", 'Set kind to "LoRA".')
+    elif config.kind == "LoCon" and config.conv_rank == 0:
         remedy = 'Set conv_rank to 1 or more (8 is usual), or kind to "LoRA".'
         yield Problem("conv_rank", 0, "LoCon needs a convolution rank", remedy)
 
@@ -210,6 +232,30 @@ def _lycoris_dropout(config: Config) -> Iterator[Problem]:
 def _lokr_factor(config: Config) -> Iterator[Problem]:
     if config.kind == "LoKr" and config.lokr_factor == 0:
         yield Problem("lokr_factor", 0, "no weight can be divided by it", "Use 1 or more, or -1.")
+
+
+@rule(*FLUX_BLOCKS, "train", "family")
+def _block_choice(config: Config) -> Iterator[Problem]:
+    if not ONLY_FLUX.test(config):
+        return
+    chosen = 0
+    for name, count in FLUX_BLOCKS.items():
+        try:
+            chosen += len(chosen_blocks(getattr(config, name), count))
+        except ValueError as wrong:
+            yield Problem(name, getattr(config, name), str(wrong), "Use all, none, or numbers from 0 such as 0-5,8.")
+            return
+    if not chosen and config.train != "text_encoder":
+        remedy = 'Choose blocks, or set train to "text_encoder".'
+        yield Problem("single_blocks", config.single_blocks, "no block of the model is left to train", remedy)
+
+
+@rule("swap_blocks", "gradient_checkpointing", "family")
+def _swap(config: Config) -> Iterator[Problem]:
+    if config.swap_blocks and config.gradient_checkpointing == "off" and ONLY_FLUX.test(config):
+        remedy = 'Set gradient_checkpointing to "on" or "auto", or swap_blocks to 0.'
+        problem = "blocks in host memory are moved in anew for the way back, which is gradient checkpointing"
+        yield Problem("gradient_checkpointing", "off", problem, remedy)
 
 
 @rule("block_wise", *BLOCKS)
@@ -233,7 +279,7 @@ def _block_counts(config: Config) -> Iterator[Problem]:
         numbers = getattr(config, name)
         counts = by_family.get(config.family, sum(by_family.values(), ()))
         if isinstance(numbers, tuple) and len(numbers) not in counts:
-            remedy = "Give 25 numbers for SD1.5 and SD2, 21 for SDXL, from the first block to the last."
+            remedy = "Give 25 numbers for SD1.5 and SD2, 21 for SDXL, 57 for Flux, from the first block to the last."
             yield Problem(name, numbers, f"has {len(numbers)} numbers, one for each block is needed", remedy)
         elif isinstance(numbers, tuple) and not any(numbers):
             yield Problem(name, numbers, "leaves every block out", "Give at least one block a number above 0.")

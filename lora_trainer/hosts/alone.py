@@ -19,6 +19,9 @@ class NoHost:
     def lora_folders(self) -> list[Path]:
         return []
 
+    def part_folders(self) -> list[Path]:
+        return []
+
     def checkpoints(self) -> list[tuple[str, Path]]:
         return []
 

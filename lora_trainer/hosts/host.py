@@ -21,7 +21,7 @@ class Drawing:
     """A picture that a host is to make, in the WebUI's words.
 
     `checkpoint`: a base model by the host's name for it; `width` and `height` in pixels; `clip_skip`: None is as the
-    host has it; `loras`: each file with its strength.
+    host has it; `loras`: each file with its strength; `guidance`: by which a Flux draws, None for all others.
     """
 
     checkpoint: str
@@ -35,6 +35,7 @@ class Drawing:
     seed: int
     clip_skip: int | None = None
     loras: tuple[tuple[Path, float], ...] = ()
+    guidance: float | None = None
 
 
 class Host(Protocol):
@@ -48,6 +49,9 @@ class Host(Protocol):
 
     def lora_folders(self) -> list[Path]:
         """Where it looks for LoRAs; finished ones go to the first."""
+
+    def part_folders(self) -> list[Path]:
+        """Where it looks for text encoders, VAEs and tokenizers, with those first into which new ones go."""
 
     def checkpoints(self) -> list[tuple[str, Path]]:
         """The base models it knows: name and file."""

@@ -14,7 +14,7 @@ DEMO = Path(__file__).resolve().parent.parent / "demo"
 
 @dataclass(frozen=True)
 class Standalone(NoHost):
-    """`folder` holds `models/Stable-diffusion`, `models/Lora`, `datasets` and `jobs`; the demo's base is always there.
+    """`folder` holds `datasets`, `jobs`, and in `models` the folders of a WebUI; the demo's base is always there.
 
     `python` trains; it need not be the one that shows the page.
     """
@@ -33,6 +33,9 @@ class Standalone(NoHost):
     def lora_folders(self) -> list[Path]:
         return [self.models / "Lora"]
 
+    def part_folders(self) -> list[Path]:
+        return [self.models / "text_encoder", self.models / "VAE"]
+
     def checkpoints(self) -> list[tuple[str, Path]]:
         folder = self.models / "Stable-diffusion"
         found = [path for path in sorted(folder.rglob("*")) if path.suffix in MODEL_ENDINGS and path.is_file()]
@@ -41,7 +44,7 @@ class Standalone(NoHost):
 
     def set_up(self) -> None:
         """Makes the folders. In a folder without datasets, the demo's seven pictures become the first one."""
-        for folder in (self.models / "Stable-diffusion", *self.lora_folders()):
+        for folder in (self.models / "Stable-diffusion", *self.lora_folders(), *self.part_folders()):
             folder.mkdir(parents=True, exist_ok=True)
         if not self.datasets.exists():
             shutil.copytree(DEMO / "mascot", self.datasets / "demo")

@@ -49,8 +49,10 @@ def describe(path: Path) -> dict[str, Any]:
     if kind is LORA:
         return {"kind": "LoRA"} | facts | describe_lora(header)
     if kind:
-        return {"kind": kind.what, **({"family": kind.family} if kind.family else {})} | facts
-    return _base(base_of(header)) | facts
+        told = {"family": kind.family, "part": kind.part, "remedy": kind.choose}
+        return {"kind": kind.what, **{name: text for name, text in told.items() if text}} | facts
+    told = _base(base_of(header))
+    return told | facts | told
 
 
 def _base(base: BaseModel) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def _base(base: BaseModel) -> dict[str, Any]:
         "file": base.path.name,
         "title": base.title,
         "family": base.family,
+        **({"variant": base.variant, "parts": list(base.parts)} if base.variant else {}),
         "prediction_type": base.prediction_type,
         "zero_terminal_snr": base.zero_terminal_snr,
         "layout": base.layout,

@@ -130,6 +130,8 @@ def _obstacle(family: str, algorithm: str, modules: Sequence[Module]) -> str | N
         return "nothing in it tells which family of base models it is for"
     if family not in FAMILIES:
         return f"it is for {family}, which can't be trained"
+    if family == "flux" and not any(map(_of_flux, modules)):
+        return "its layers have other names than Flux's own, which are trained"
     if algorithm not in SETTINGS["kind"].choices:
         return f"it is of the kind {algorithm}, which can't be trained"
     if beside := sorted(what for what in _held(modules) - {"alpha"} if not re.fullmatch(_HELD[algorithm], what)):
@@ -141,7 +143,7 @@ def _obstacle(family: str, algorithm: str, modules: Sequence[Module]) -> str | N
 
 def _settings(algorithm: str, modules: Sequence[Module]) -> dict[str, Any]:
     """The settings of a run that has room for all of this file."""
-    trained = {"unet" if module.part == "unet" else "text_encoder" for module in modules}
+    trained = {"unet" if module.part in ("unet", "transformer") else "text_encoder" for module in modules}
     settings = {
         "kind": algorithm,
         "rank": max((module.rank for module in modules if not module.is_convolution), default=0),
@@ -162,6 +164,11 @@ def _family(header: Header, modules: Sequence[Module]) -> str:
 
 def _reads(width: int) -> Callable[[Module], bool]:
     return lambda module: module.path.endswith("attn2_to_k") and module.reads == width
+
+
+def _of_flux(module: Module) -> bool:
+    """Whether it is of a layer that Flux's own code has, where diffusers has several."""
+    return re.match(r"(?:double|single)_blocks_\d+_(?!processor)|text_model_", module.path) is not None
 
 
 def _named(pattern: str) -> Callable[[Module], bool]:

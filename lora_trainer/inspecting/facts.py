@@ -33,8 +33,9 @@ class TextEncoderFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """`unet_heads`: attention heads per level, or one number for all. `latent_scale`: latents are multiplied by it.
+    """`unet_heads`: attention heads per level, or one number for all; none for a transformer.
 
+    Latents are what the VAE gives less `latent_shift`, times `latent_scale`.
     `sgm_names`: LoRA files name the U-Net's modules as the original layout does, not as diffusers does.
     `penultimate`: the context is the text encoders' last hidden state but one, without the final layer norm.
     """
@@ -46,6 +47,7 @@ class Facts:
     text_encoders: tuple[TextEncoderFacts, ...]
     sgm_names: bool = False
     penultimate: bool = False
+    latent_shift: float = 0.0
 
 
 NORM_GROUPS = 32
@@ -95,5 +97,16 @@ FAMILIES: Mapping[str, Facts] = {
         ),
         sgm_names=True,
         penultimate=True,
+    ),
+    "flux": Facts(
+        family="flux",
+        title="Flux.1",
+        unet_heads=(),
+        latent_scale=0.3611,
+        text_encoders=(  # T5 is none of them, as no LoRA trains it
+            TextEncoderFacts("text_encoders.clip_l.transformer.", "text_encoder", "lora_te1", heads=12),
+        ),
+        sgm_names=True,
+        latent_shift=0.1159,
     ),
 }

@@ -33,7 +33,6 @@ _FOREIGN = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"RIFF": "a WebP picture or another RIFF file",
-    b"GGUF": "a GGUF file",
     b"version https://git-lfs": "a Git LFS pointer, a few lines of text that stand for the model",
     b"<": "a web page, saved in place of the model",
     b"%PDF": "a PDF document",
@@ -84,6 +83,8 @@ def read_header(file: Path) -> Header:
         raise bad_model(file, "is a pickled checkpoint and no safetensors file", "Give it the name ending .ckpt.")
     if is_checkpoint(first):
         return _checkpoint_header(file)
+    if first.startswith(b"GGUF"):
+        raise bad_model(file, "is a GGUF file, which can't be read yet", "Choose the edition in .safetensors format.")
     if first[8:9] == b"{":  # behind the header's length, which may be any bytes
         return _safetensors_header(file)
     what = next((what for start, what in _FOREIGN.items() if first.lstrip().startswith(start)), None)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_trainer.inspecting import flux
 from lora_trainer.inspecting.facts import FAMILIES
 from lora_trainer.inspecting.header import Header, TensorInfo, bad_model, is_folder, read_header
-from lora_trainer.inspecting.kinds import A_BASE, A_WHOLE, LATER, kind_of
+from lora_trainer.inspecting.kinds import A_BASE, A_WHOLE, LATER, OF_DIFFUSERS, ORIGINAL, kind_of
 
+GUIDANCE = {
+    "dev": "Flux.1 dev: it has an input for the guidance",
+    "schnell": "Flux.1 schnell: it has no input for the guidance",
+}
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "F64": "fp64"}
 
 
@@ -21,8 +26,10 @@ PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F
 class BaseModel:
     """What a base model is, and the `reasons` for it: where each fact was read.
 
-    `family`: sd15, sd2 or sdxl. `prediction_type`: epsilon or v. `layout`: original (one file) or diffusers (a folder).
-    `precision`: that of most of its weights. `parameters`: how many numbers it holds.
+    `family`: sd15, sd2, sdxl or flux. `prediction_type`: epsilon, v or flow. `layout`: original (one file) or diffusers
+    (a folder). `precision`: that of most of its weights, of Flux's transformer alone. `parameters`: how many numbers it
+    holds. Of Flux, `variant` is dev or schnell, and `parts` says by the names of their settings which files hold what
+    the transformer needs beside it: only this one before the others are looked for.
     """
 
     path: Path
@@ -35,6 +42,8 @@ class BaseModel:
     parameters: int
     reasons: tuple[str, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    variant: str = ""
+    parts: Mapping[str, Path] = field(default_factory=dict)
 
 
 def identify(path: Path) -> BaseModel:
@@ -52,6 +61,8 @@ def identify(path: Path) -> BaseModel:
 
 def base_of(header: Header) -> BaseModel:
     """The base model in a file that `kind_of` knows no other kind for. BadInput if a part of it is missing."""
+    if transformer := flux.tensors_of("transformer", header.tensors):
+        return _flux(header, transformer)
     family, family_reason = _family(header)
     prediction, prediction_reason = _prediction(header, family)
     zero, zero_reason = _zero_terminal_snr(header)
@@ -69,21 +80,56 @@ def base_of(header: Header) -> BaseModel:
     )
 
 
+def _flux(header: Header, transformer: Mapping[str, TensorInfo]) -> BaseModel:
+    held = {part: is_in(header.tensors) for part, is_in in flux.IS_PART.items()}
+    variant, (double, single) = flux.variant(transformer), flux.depth(transformer)
+    reasons = [GUIDANCE[variant], f"{double} double and {single} single blocks"]
+    if (double, single) != flux.DEPTH:
+        reasons.append("another depth than Flux.1's: what is trained on it fits models of the same depth only")
+    return BaseModel(
+        path=header.file,
+        family="flux",
+        prediction_type="flow",
+        zero_terminal_snr=False,
+        layout="original",
+        title=header.metadata.get("modelspec.title") or header.file.stem,
+        precision=precision(transformer.values()),
+        parameters=parameters(header.tensors.values()),
+        reasons=tuple(reasons),
+        metadata=header.metadata,
+        variant=variant,
+        parts={part: header.file for part, found in held.items() if found},
+    )
+
+
 def precision(tensors: Iterable[TensorInfo]) -> str:
-    """The precision of most numbers: fp32, fp16, bf16, fp8, or the file's own name for another."""
+    """The precision of most numbers: fp32, fp16, bf16, fp8, nf4, or the file's own name for another."""
     counts: Counter[str] = Counter()
-    for info in tensors:
-        counts[PRECISIONS.get(info.dtype, info.dtype)] += math.prod(info.shape)
+    for dtype, numbers in _counted(tensors):
+        counts[PRECISIONS.get(dtype, dtype)] += numbers
     return counts.most_common(1)[0][0] if counts else "none"
 
 
 def parameters(tensors: Iterable[TensorInfo]) -> int:
-    return sum(math.prod(info.shape) for info in tensors)
+    return sum(numbers for _, numbers in _counted(tensors))
+
+
+def _counted(tensors: Iterable[TensorInfo]) -> Iterator[tuple[str, int]]:
+    """The type and the count of each tensor's numbers. NF4 has two in a byte; what it needs beside them is none."""
+    tensors = list(tensors)
+    packed = {info.name.removesuffix(flux.NF4_STATE) for info in tensors if info.name.endswith(flux.NF4_STATE)}
+    for info in tensors:
+        if info.name in packed:
+            yield "nf4", 2 * math.prod(info.shape)
+        elif not (packed and info.name.endswith(flux.NF4_BESIDE)):
+            yield info.dtype, math.prod(info.shape)
 
 
 def _family(header: Header) -> tuple[str, str]:
     """The family whose text encoders are all in the file; the last family's are asked for first, as they are more."""
     for family, facts in reversed(list(FAMILIES.items())):
+        if family == "flux":  # its text encoders come in files of their own
+            continue
         prefixes = [encoder.prefix for encoder in facts.text_encoders]
         if all(any(name.startswith(prefix) for name in header.tensors) for prefix in prefixes):
             return family, f"{facts.title}: it has the text encoder {prefixes[-1].rstrip('.')}"
@@ -121,8 +167,11 @@ def _identify_folder(path: Path) -> BaseModel:
             "is a folder without model_index.json, so no diffusers model",
             "Choose a .safetensors file, or the folder that holds model_index.json.",
         )
+    index = read_json(path / "model_index.json")
+    if str(index.get("_class_name")).startswith("Flux"):
+        raise bad_model(path, f"is {OF_DIFFUSERS}", ORIGINAL)
     unet = read_json(path / "unet" / "config.json")
-    family = _folder_family(path, unet)
+    family = _folder_family(path, index, unet)
     scheduler = path / "scheduler" / "scheduler_config.json"
     schedule = read_json(scheduler) if scheduler.is_file() else {}
     v_prediction = schedule.get("prediction_type") == "v_prediction"
@@ -144,8 +193,7 @@ def _identify_folder(path: Path) -> BaseModel:
     )
 
 
-def _folder_family(path: Path, unet: Mapping[str, Any]) -> str:
-    index = read_json(path / "model_index.json")
+def _folder_family(path: Path, index: Mapping[str, Any], unet: Mapping[str, Any]) -> str:
     pipeline = index.get("_class_name", "an unknown pipeline")
     if unet.get("in_channels", 4) != 4:
         raise bad_model(path, f"is a {pipeline} whose U-Net takes {unet['in_channels']} channels", A_BASE)

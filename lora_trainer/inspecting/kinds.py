@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from lora_trainer.inspecting import flux
 from lora_trainer.inspecting.header import TensorInfo
 from lora_trainer.inspecting.lora_names import is_lora
 
@@ -14,23 +15,28 @@ Tensors = Mapping[str, TensorInfo]
 UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 _HYPERNETWORK = re.compile(r"\d+\.[01]\.linear")  # by the width that it is for: one network for keys, one for values
 
-A_BASE = "Choose an SD1.5, SD2 or SDXL checkpoint that makes pictures from text."
+A_BASE = "Choose an SD1.5, SD2, SDXL or Flux.1 model that makes pictures from text."
 A_WHOLE = "Choose a whole checkpoint, with U-Net, text encoder and VAE in one file."
-LATER = "Choose an SD1.5, SD2 or SDXL checkpoint."
+LATER = "Choose an SD1.5, SD2, SDXL or Flux.1 model."
 ITS_BASE = "Choose the base model that it was made for."
+OF_DIFFUSERS, ORIGINAL = (
+    "a Flux model in the layout of diffusers",
+    "Choose it in its original layout, in one file such as flux1-dev.safetensors.",
+)
 
 
 @dataclass(frozen=True)
 class Kind:
     """`what` it is, as the end of "is ..."; `choose`: what to take instead, where a base model is wanted.
 
-    `family`: of a base model that can't be trained.
+    `family`: of a base model that can't be trained. `part`: the setting that takes it beside a Flux base.
     """
 
     what: str
     choose: str
     test: Callable[[Tensors], bool]
     family: str = ""
+    part: str = ""
 
 
 def _any(*starts: str) -> Callable[[Tensors], bool]:
@@ -50,6 +56,26 @@ def _input_channels(count: int) -> Callable[[Tensors], bool]:
     return test
 
 
+def _of_flux(test: Callable[[Tensors], bool]) -> Callable[[Tensors], bool]:
+    """The test of the transformer alone, under the names of Flux's own code."""
+
+    def test_of_file(tensors: Tensors) -> bool:
+        transformer = flux.tensors_of("transformer", tensors)
+        return bool(transformer) and test(transformer)
+
+    return test_of_file
+
+
+def _takes(*widths: int) -> Callable[[Tensors], bool]:
+    """Whether a token of a Flux transformer has so many numbers; those that make pictures from text take 64."""
+    return _of_flux(lambda transformer: flux.inputs(transformer).get("ae", 64) in widths)
+
+
+def _is_first_of_diffusers(tensors: Tensors) -> bool:
+    """Whether it is the first file of a Flux transformer of diffusers: SD3's calls its first layer otherwise."""
+    return "x_embedder.weight" in tensors and _some(".attn.add_q_proj.")(tensors)
+
+
 def _is_embedding(tensors: Tensors) -> bool:
     if "emb_params" in tensors or any(name.startswith("string_to_param.") for name in tensors):
         return True
@@ -65,7 +91,8 @@ KINDS = (
     LORA,
     Kind("a textual inversion embedding", ITS_BASE, _is_embedding),
     Kind("a hypernetwork", ITS_BASE, lambda tensors: any(map(_HYPERNETWORK.match, tensors))),
-    Kind("an IP-Adapter", ITS_BASE, _any("ip_adapter.", "image_proj.")),
+    Kind("an IP-Adapter", ITS_BASE, _some("ip_adapter.", "image_proj.", "ip_adapter_double_stream_")),
+    Kind("Flux Redux, which makes variations of a picture", ITS_BASE, _any("redux_up.", "redux_down.")),
     Kind(
         "a ControlNet",
         ITS_BASE,
@@ -73,10 +100,27 @@ KINDS = (
     ),
     Kind("a T2I-Adapter", ITS_BASE, _any("adapter.body.", "body.0.block1.", "body.0.resnets.", "body.0.in_conv.")),
     Kind("an AnimateDiff motion module", ITS_BASE, _some("motion_modules.")),
+    Kind("a Chroma model, which can't be trained", LATER, _some("distilled_guidance_layer.")),
+    Kind("a Flux.2 model, which can't be trained", LATER, _some("double_stream_modulation")),
+    Kind("a Hunyuan model, which can't be trained", LATER, _some("individual_token_refiner.")),
+    Kind("Flux Fill, which fills in pictures", A_BASE, _takes(384)),
+    Kind("Flux Depth or Flux Canny, which draw after another picture", A_BASE, _takes(128)),
     Kind(
-        "a Flux model, which can't be trained yet",
-        LATER,
-        _some("double_blocks.", "single_transformer_blocks."),
+        OF_DIFFUSERS,
+        ORIGINAL,
+        lambda tensors: _some("single_transformer_blocks.")(tensors) or _is_first_of_diffusers(tensors),
+        family="flux",
+    ),
+    Kind(
+        "a Flux model in a precision that can't be read",
+        "Choose it in bf16, fp16, fp8 or NF4.",
+        lambda tensors: flux.is_transformer(tensors) and not flux.is_readable(tensors),
+        family="flux",
+    ),
+    Kind(
+        "only a piece of a Flux model",
+        "Choose the model in one file.",
+        lambda tensors: not flux.is_transformer(tensors) and _some("double_blocks.", "single_blocks.")(tensors),
         family="flux",
     ),
     Kind(
@@ -107,6 +151,29 @@ KINDS = (
 # Parts of a base model by themselves; looked for only in a file without the whole U-Net under its prefix.
 PARTS = (
     Kind(
+        "T5-XXL in a precision that can't be read",
+        "Choose t5xxl_fp16 or t5xxl_fp8_e4m3fn.",
+        lambda tensors: flux.is_t5xxl(tensors) and not flux.is_readable(flux.tensors_of("t5xxl", tensors)),
+    ),
+    Kind(
+        "the text encoder T5-XXL",
+        "Choose Flux's transformer here; the setting t5xxl takes this file.",
+        flux.is_t5xxl,
+        part="t5xxl",
+    ),
+    Kind(
+        "the text encoder CLIP-L",
+        "Choose a whole checkpoint or Flux's transformer here; the setting clip_l takes this file.",
+        flux.is_clip_l,
+        part="clip_l",
+    ),
+    Kind(
+        "the autoencoder of Flux or SD3",
+        "Choose Flux's transformer here; the setting ae takes this file.",
+        flux.is_ae,
+        part="ae",
+    ),
+    Kind(
         "a U-Net alone, without text encoder and VAE",
         A_WHOLE,
         _any("input_blocks.0.0.", "down_blocks.0.resnets.", "model.diffusion_model.down_blocks.0."),
@@ -134,7 +201,7 @@ PARTS = (
 def kind_of(tensors: Tensors) -> Kind | None:
     """What a file is when it is no base model of a family that is trained; None for a base."""
     found = next((kind for kind in KINDS if kind.test(tensors)), None)
-    if found or UNET_INPUT in tensors:
+    if found or UNET_INPUT in tensors or flux.is_transformer(tensors):
         return found
     unknown = Kind("no kind of model that is known here", LATER, lambda _: True)
     return next((kind for kind in PARTS if kind.test(tensors)), unknown)

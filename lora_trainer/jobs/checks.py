@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, problems
 from lora_trainer.config.values import UNSTORABLE
+from lora_trainer.inspecting import identify
+from lora_trainer.inspecting.parts import find_parts, is_flux, named_in
 from lora_trainer.jobs.work import PATHS, Prepare, Work
 
 LEAST_WEIGHT, MOST_WEIGHT = -2, 2  # of a LoRA in a prompt, where the WebUI's slider ends
@@ -80,6 +82,15 @@ def _preparing(prepare: Prepare) -> Iterator[Problem]:
 
 
 def _files(config: Config) -> Iterator[Problem]:
+    missing = list(_missing(config))
+    told = {problem.setting for problem in missing}
+    yield from missing
+    if "base_model" not in told and is_flux(Path(config.base_model)):
+        base = identify(Path(config.base_model))
+        yield from (problem for problem in find_parts(base, named_in(config)).problems if problem.setting not in told)
+
+
+def _missing(config: Config) -> Iterator[Problem]:
     for name in PATHS:
         row, value = SETTINGS[name], getattr(config, name)
         used = row.applies is None or row.applies.test(config)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 
 from lora_trainer.config import FAMILIES, Config
+from lora_trainer.config.block_choice import chosen_blocks
 
 # Numbers that a LoRA of rank 1 has: the sum of inputs and outputs over the layers that get one.
+CLIP_L = 12 * (4 * (768 + 768) + 2 * (768 + 3072))
+CLIP_G = 32 * (4 * (1280 + 1280) + 2 * (1280 + 5120))
+DOUBLE = 2 * (3072 + 9216 + 3072 + 3072 + 2 * (3072 + 12288) + 3072 + 6 * 3072)  # one of Flux's 19 double blocks
+SINGLE = 3072 + 21504 + 15360 + 3072 + 3072 + 3 * 3072  # one of its 38 single blocks
 NUMBERS = {
-    "sd15": {"unet": 423_936, "text_encoder": 12 * (4 * (768 + 768) + 2 * (768 + 3072))},
-    "sdxl": {
-        "unet": 2_659_840,
-        "text_encoder": 12 * (4 * (768 + 768) + 2 * (768 + 3072)) + 32 * (4 * (1280 + 1280) + 2 * (1280 + 5120)),
-    },
+    "sd15": {"unet": 423_936, "text_encoder": CLIP_L},
+    "sdxl": {"unet": 2_659_840, "text_encoder": CLIP_L + CLIP_G},
+    "flux": {"unet": 19 * DOUBLE + 38 * SINGLE, "text_encoder": CLIP_L},
 }
 BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 STATE_BYTES = 12  # for each number: itself in float32, and two that AdamW keeps
@@ -24,10 +27,22 @@ def disk_mb(config: Config, family: str, steps: int | None) -> float | None:
         return None
     config = config.for_family(family)
     parts = NUMBERS[family] if config.train == "both" else {str(config.train): NUMBERS[family][str(config.train)]}
-    numbers = sum(parts.values()) * config.rank
+    try:
+        left_out = _left_out(config) if "unet" in parts else 0
+    except ValueError:  # no choice of blocks
+        return None
+    numbers = (sum(parts.values()) - left_out) * config.rank
     by_steps = steps // config.save_every_steps if steps and config.save_every_steps else 0
     saves = math.ceil(config.epochs / config.save_every_epochs) + by_steps
     if config.keep_last:
         saves = min(saves, config.keep_last)
     state = STATE_BYTES if config.save_state != "off" else 0
     return numbers * (saves * BYTES[config.save_precision] + state) / 2**20
+
+
+def _left_out(config: Config) -> int:
+    """The numbers of Flux's blocks that get no LoRA."""
+    if config.family != "flux":
+        return 0
+    double, single = chosen_blocks(config.double_blocks, 19), chosen_blocks(config.single_blocks, 38)
+    return (19 - len(double)) * DOUBLE + (38 - len(single)) * SINGLE

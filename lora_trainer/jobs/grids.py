@@ -65,6 +65,7 @@ class Grid:
     height: int
     seed: int
     clip_skip: int | None
+    guidance: float | None = None
     job: int | None = None
     lora: str = ""
     id: int = 0

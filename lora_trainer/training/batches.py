@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lora_trainer.dataset.buckets import size_condition
 from lora_trainer.dataset.captions import caption_dropout_at, vary
+from lora_trainer.training.forward_process import schedule_of
 from lora_trainer.training.latents import Encoded
-from lora_trainer.training.noise import draw_noise, draw_timestep, perturb
+from lora_trainer.training.noise import draw_noise, perturb
 from lora_trainer.training.plan import Plan
 from lora_trainer.training.randomness import generator_for, random_for
 
@@ -24,8 +25,8 @@ class Batch:
     """B samples of one bucket, float32 on the CPU.
 
     `latents`, `noise`, `perturbed` (B, C, h, w), where `perturbed` is the noise that is mixed in and `noise` the one to
-    predict; `timesteps` (B,) int64; `weights` (B,) multiply each sample's loss; `mask` (B, 1, h, w) or None; `sizes`
-    (B, 6): original height and width, crop top and left, target height and width.
+    predict; `timesteps` (B,), int64 but for Flux; `weights` (B,) multiply each sample's loss; `mask` (B, 1, h, w) or
+    None; `sizes` (B, 6): original height and width, crop top and left, target height and width.
     """
 
     latents: Tensor
@@ -54,7 +55,7 @@ class Sample:
     encoded: Encoded
     noise: Tensor
     perturbed: Tensor
-    timestep: int
+    timestep: float
     caption: str
     sizes: tuple[int, ...]
     weight: float
@@ -117,6 +118,12 @@ def _sample(plan: Plan, encoded: Callable[[int, bool, Place], Encoded], index: i
         multires_iterations=config.multires_iterations,
         multires_discount=config.multires_discount,
     )
+    timestep = schedule_of(plan).draw(
+        generator_for(plan.seed, "timestep", *place),
+        found.latents.shape[1:],  # type: ignore[arg-type]
+        config.min_timestep,
+        config.max_timestep,
+    )
     placement = plan.placements[index]
     width, height = placement.bucket
     left, top = size_condition(picture.size, placement.bucket, flipped)
@@ -124,7 +131,7 @@ def _sample(plan: Plan, encoded: Callable[[int, bool, Place], Encoded], index: i
         encoded=found,
         noise=noise,
         perturbed=perturb(noise, config.input_perturbation, generator),
-        timestep=draw_timestep(generator_for(plan.seed, "timestep", *place), config.min_timestep, config.max_timestep),
+        timestep=timestep,
         caption=caption_at(plan, index, place),
         sizes=(picture.height, picture.width, top, left, height, width),
         weight=config.prior_loss_weight if picture.subset.is_regularisation else 1.0,

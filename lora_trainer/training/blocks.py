@@ -1,7 +1,8 @@
 """The U-Net's blocks, counted as sd-scripts counts them, and weights for each of them.
 
 SD1.x and SD2.x have 12 down, 1 mid and 12 up blocks (0..24), SDXL has 9, 3 and 9 (0..20): the entries of the original
-layout's `input_blocks`, `middle_block` and `output_blocks`, SD's middle counting as one.
+layout's `input_blocks`, `middle_block` and `output_blocks`, SD's middle counting as one. Flux has 19 double blocks and
+then 38 single ones (0..56), which stand in the places of the U-Net's down and up blocks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ORIGINAL = re.compile(r"(input_blocks|middle_block|output_blocks)[._](\d+)")
 DIFFUSERS = re.compile(r"(down|up)_blocks[._](\d+)[._](resnets|attentions|downsamplers|upsamplers)[._](\d+)")
 DIFFUSERS_MID = re.compile(r"mid_block[._](resnets|attentions)[._](\d+)")
 INPUT_CONVOLUTION = re.compile(r"^(lora_unet_)?conv_in$")
+FLUX = re.compile(r"(double|single)_blocks[._](\d+)")
 BLOCKS_PER_LEVEL = 3
 
 SHAPES: dict[str, Callable[[float], float]] = {
@@ -30,12 +32,12 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 
 def block_count(family: str) -> int:
-    """25 for SD1.x and SD2.x, 21 for SDXL."""
+    """25 for SD1.x and SD2.x, 21 for SDXL, 57 for Flux."""
     return sum(BLOCKS[family])
 
 
 def block_of(name: str, family: str) -> int | None:
-    """The block that a U-Net module lies in, by its diffusers or original name, dotted or as in a LoRA key.
+    """The block that a module of the U-Net or of Flux lies in, by its diffusers or original name, or its LoRA key.
 
     None for a module outside the blocks (embeddings, output convolution, a text encoder's).
     """
@@ -49,6 +51,8 @@ def block_of(name: str, family: str) -> int | None:
 
 def _place(name: str) -> tuple[str, int] | None:
     """The part (down, mid, up) and the index in it that a module name speaks of."""
+    if match := FLUX.search(name):
+        return {"double": "down", "single": "up"}[match[1]], int(match[2])
     if match := ORIGINAL.search(name):
         return {"input_blocks": "down", "middle_block": "mid", "output_blocks": "up"}[match[1]], int(match[2])
     if match := DIFFUSERS.search(name):
@@ -75,7 +79,7 @@ def block_weights(weights: str | Sequence[float], family: str) -> tuple[float, .
     if family == "sdxl" and len(numbers) == block_count(family) + 2:
         numbers = numbers[1:-1]
     if len(numbers) != block_count(family):
-        counts = " + ".join(map(str, BLOCKS[family]))
+        counts = " + ".join(str(count) for count in BLOCKS[family] if count)
         raise BadInput(_problem(weights, f"has {len(numbers)} numbers", f"Give {block_count(family)} ({counts})."))
     return numbers
 

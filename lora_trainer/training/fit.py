@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from lora_trainer.jobs.events import Report
-from lora_trainer.training.device import Precision, choose_precision
+from lora_trainer.training.device import Precision, precision_of
 from lora_trainer.training.ladder import next_saving, too_little_memory
 from lora_trainer.training.learning import Learner, build_learner
 from lora_trainer.training.memory import MEMORY_ERRORS, can_refuse, forget_peak, is_out_of_memory, release
@@ -87,8 +87,7 @@ class Fit:
             self.steps.try_largest(learner)
 
     def _chosen_precision(self) -> Precision:
-        config = self._run.plan.config
-        return choose_precision(config.mixed_precision, config.base_precision, self._device)
+        return precision_of(self._run.plan, self._device)
 
     def _new_learner(self) -> Learner:
         return build_learner(self._run.plan, cast(Models, self._models), self.precision.scaled, self._device)

@@ -20,9 +20,9 @@ from lora_trainer.jobs.events import Report, silent
 from lora_trainer.jobs.stops import Control
 from lora_trainer.sheets.contact_sheet import cell_for, contact_sheet
 from lora_trainer.training.boundary import Boundary, Stopped
-from lora_trainer.training.device import choose_precision
+from lora_trainer.training.device import precision_of
 from lora_trainer.training.models import Models, load_models
-from lora_trainer.training.plan import Plan, draw_seed
+from lora_trainer.training.plan import Plan, draw_seed, effective, fitted
 from lora_trainer.training.previews import Preview, previews_of, save_preview
 
 SHEET = "grid.png"
@@ -56,9 +56,11 @@ def draw_grid(
 
 def plan_for(config: Config) -> Plan:
     """A run without pictures, whose network has room for the whole of `config.start_lora`."""
-    base = identify(Path(config.base_model))
-    fitting = replace(config, **network_settings(read_header(Path(config.start_lora or "")))).for_family(base.family)
-    return Plan(fitting, base, (), (), (), (), draw_seed(config), 0, 0, 0, 0)
+    config = replace(config, **network_settings(read_header(Path(config.start_lora or ""))))
+    base, config, faults = fitted(config, identify(Path(config.base_model)))
+    if faults:
+        raise BadInput(faults)
+    return Plan(effective(config), base, (), (), (), (), draw_seed(config), 0, 0, 0, 0)
 
 
 def network_settings(lora: Header) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _draw_cells(
     plan: Plan, rows: Sequence[float], folder: Path, report: Report, boundary: Boundary, accelerator: Accelerator
 ) -> list[list[Path]]:
     """The pictures' paths, row by row. Raises Stopped."""
-    precision = choose_precision(plan.config.mixed_precision, plan.config.base_precision, accelerator.device)
+    precision = precision_of(plan, accelerator.device)
     models = load_models(plan, precision, accelerator.device, report, boundary.between_pictures)
     for remark in models.initialise_network():
         report("warning", message=remark)

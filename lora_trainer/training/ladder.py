@@ -12,13 +12,18 @@ from typing import Any
 import torch
 
 from lora_trainer.config import BadInput, Config
-from lora_trainer.training.device import takes_fp8
+from lora_trainer.training.device import Precision, memory_of, precision_of, takes_fp8
 from lora_trainer.training.failure import TrainingFailed
 from lora_trainer.training.learning import optimizer_of
 from lora_trainer.training.models import checkpointing
 from lora_trainer.training.optimizers import build_optimizer
 from lora_trainer.training.plan import Plan
+from lora_trainer.training.swapping import FLUX_WEIGHTS, weights_waiting
 from lora_trainer.training.texts import can_be_cached
+
+MOST_SWAPPED, SWAPPED_MORE = 35, 7  # blocks: at the most, and with each rung
+STEP = 4.5 * 2**30  # bytes: what a picture of 1024 px, two blocks' copies and CUDA take (benchmarks/flux_memory.md)
+BYTES_HELD = {"fp8": 1.0, "nf4": 0.5625}  # a weight's; NF4's blocks of 64 have 4 bytes more
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,24 @@ def _optimizer_8bit(plan: Plan, device: torch.device) -> str | None:
     return name
 
 
+def _swap(plan: Plan, device: torch.device) -> int | None:
+    """Some blocks more, and at once so many that the rest of the weights leaves room for what is computed."""
+    config, memory = plan.config, memory_of(device)
+    if plan.base.family != "flux" or not memory or config.compile or config.gradient_checkpointing == "off":
+        return None
+    counts = range(config.swap_blocks + SWAPPED_MORE, MOST_SWAPPED + 1, SWAPPED_MORE)
+    roomy = (count for count in counts if _weights_beside(plan, count, precision_of(plan, device)) <= memory - STEP)
+    return next(roomy, MOST_SWAPPED if config.swap_blocks < MOST_SWAPPED else None)
+
+
+def _weights_beside(plan: Plan, swapped: int, precision: Precision) -> float:
+    """Bytes of the weights that stay on the GPU. A file with the text encoders in it has more that are not counted."""
+    each = BYTES_HELD.get(precision.hold or "", precision.compute.itemsize)
+    return (min(plan.base.parameters, FLUX_WEIGHTS) - weights_waiting(swapped)) * each
+
+
 def _fp8(plan: Plan, device: torch.device) -> str | None:
-    return "fp8" if takes_fp8(device) and plan.config.base_precision != "fp8" else None
+    return "fp8" if takes_fp8(device) and precision_of(plan, device).hold is None else None
 
 
 RUNGS = (
@@ -107,6 +128,14 @@ RUNGS = (
         "cache_text",
         "every caption is encoded once and the text encoders are let go; the result stays the same.",
         _cached_text,
+        loading=True,
+    ),
+    Rung(
+        "swap",
+        "swap_blocks",
+        "{} of the base model's blocks wait in the computer's own memory until they are needed; the result stays the"
+        " same, steps take longer.",
+        _swap,
         loading=True,
     ),
     Rung(

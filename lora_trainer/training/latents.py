@@ -34,16 +34,22 @@ def encode(vae: Any, pixels: np.ndarray, generator: torch.Generator) -> Tensor:
     picture = torch.tensor(pixels).permute(2, 0, 1)[None].to(weight.device, torch.float32) / 127.5 - 1  # channels last
     posterior = vae.encode(picture.to(weight.dtype)).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(weight.device)
-    latents = (posterior.mean.float() + posterior.std.float() * noise)[0] * vae.config.scaling_factor
-    return latents.cpu()
+    latents = (posterior.mean.float() + posterior.std.float() * noise)[0]
+    return ((latents - _shift(vae)) * vae.config.scaling_factor).cpu()
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor) -> np.ndarray:
     """Latents (C, h, w) scaled for the U-Net -> uint8 pixels (8h, 8w, 3)."""
     weight = next(vae.parameters())
-    picture = vae.decode((latents[None] / vae.config.scaling_factor).to(weight.device, weight.dtype)).sample[0]
+    latents = latents[None] / vae.config.scaling_factor + _shift(vae)
+    picture = vae.decode(latents.to(weight.device, weight.dtype)).sample[0]
     return ((picture.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def _shift(vae: Any) -> float:
+    """What latents have too much before they are scaled; 0 but for Flux's autoencoder."""
+    return vae.config.shift_factor or 0.0
 
 
 def shrink_mask(mask: np.ndarray) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_trainer.training.fp8 import held, spread
+from lora_trainer.training.held import held, place_of
 from lora_trainer.training.randomness import draw_rows, is_part
 
 
@@ -61,37 +61,37 @@ MakeLayer = Callable[[Any, int, float], Layer]  # of a frozen layer, a rank and 
 
 
 class LowRankLinear(torch.autograd.Function):
-    """`x W^T + b + scale (x A^T) B^T` as one node of the graph, W being `spread(weight, unit)`.
+    """`x W^T + b + scale (x A^T) B^T` as one node of the graph, W being what `form` makes of `weight`.
 
     The product is added into the base's output in place and only `x` and the rank-wide `x A^T` are kept for the
     backward pass, where plain autograd keeps and moves three more tensors of the layer's full width.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, down, up, scale, unit=1.0):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, bias, down, up, scale, form, *weight):  # type: ignore[no-untyped-def]
         rows = x.reshape(-1, x.shape[-1])
         down_cast, up_cast = down.to(x.dtype), up.to(x.dtype)
         features = rows @ down_cast.t()
-        out = F.linear(rows, spread(weight, unit, x.dtype), bias)
+        out = F.linear(rows, form.spread(x.dtype, *weight).flatten(1), bias)
         out.addmm_(features, up_cast.t(), alpha=scale)
-        ctx.save_for_backward(rows, features, weight, down, up)
-        ctx.scale, ctx.shape, ctx.unit = scale, x.shape, unit
-        return out.view(*x.shape[:-1], weight.shape[0])
+        ctx.save_for_backward(rows, features, down, up, *weight)
+        ctx.scale, ctx.shape, ctx.form = scale, x.shape, form
+        return out.view(*x.shape[:-1], up.shape[0])
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        rows, features, weight, down, up = ctx.saved_tensors
+        rows, features, down, up, *weight = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         down_cast, up_cast = down.to(grad.dtype), up.to(grad.dtype)
         grad_features = (grad @ up_cast).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ spread(weight, ctx.unit, grad.dtype)
+            grad_x = grad @ ctx.form.spread(grad.dtype, *weight).flatten(1)
             grad_x.addmm_(grad_features, down_cast)
             grad_x = grad_x.view(ctx.shape)
         grad_down = (grad_features.t() @ rows).to(down.dtype)
         grad_up = (grad.t() @ features).mul_(ctx.scale).to(up.dtype)
-        return grad_x, None, None, grad_down, grad_up, None, None
+        return grad_x, None, grad_down, grad_up, None, None, *(None for _ in weight)
 
 
 class LoraLayer(nn.Module):
@@ -104,7 +104,7 @@ class LoraLayer(nn.Module):
         super().__init__()
         self.base = base
         self.rank, self.alpha, self.dropouts = rank, alpha, dropouts
-        device = base.weight.device
+        device = place_of(base)
         down, up = branch_shapes(base, rank)
         self.lora_down = nn.Parameter(torch.zeros(down, device=device, dtype=torch.float32))
         self.lora_up = nn.Parameter(torch.zeros(up, device=device, dtype=torch.float32))
@@ -154,9 +154,8 @@ class LoraLayer(nn.Module):
 
     def _low_rank_linear(self, x: Tensor) -> Tensor:
         """x (..., in); a 1x1 convolution is the same product, and with channels last its rows already lie so."""
-        weight, unit = held(self.base)
-        down, up = self.lora_down.flatten(1), self.lora_up.flatten(1)
-        return LowRankLinear.apply(x, weight.flatten(1), self.base.bias, down, up, self.scale, unit)
+        weight, down, up = held(self.base), self.lora_down.flatten(1), self.lora_up.flatten(1)
+        return LowRankLinear.apply(x, self.base.bias, down, up, self.scale, weight.form, *weight.tensors)
 
     def _branch_down(self, x: Tensor) -> Tensor:
         weight = self.lora_down.to(x.dtype)

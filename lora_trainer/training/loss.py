@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lora_trainer.training.noise_schedule import TIMESTEPS, NoiseSchedule
+from lora_trainer.training.forward_process import Schedule
+from lora_trainer.training.noise_schedule import TIMESTEPS
 
 # Past these, weights by the inverse of the SNR would drown all other samples. SD's own SNR lies within them but at the
 # first timestep and, with zero terminal SNR, at the last ones.
@@ -47,7 +48,7 @@ def _pseudo_huber(difference: Tensor, kind: str, huber_c: Tensor | None) -> Tens
     return c * excess if kind == "huber" else excess
 
 
-def huber_threshold(timesteps: Tensor, schedule: NoiseSchedule, kind: str = "constant", huber_c: float = 0.1) -> Tensor:
+def huber_threshold(timesteps: Tensor, schedule: Schedule, kind: str = "constant", huber_c: float = 0.1) -> Tensor:
     """(B,) float32 thresholds: `huber_c` at each timestep, or falling from 1 to `huber_c` as the noise grows.
 
     "exponential" falls as huber_c ** (t / 1000); "snr" as (1 - c) / (1 + sigma)**2 + c, sigma being noise over signal.
@@ -86,7 +87,7 @@ def v_pred_like(snr: Tensor, strength: float) -> Tensor:
 
 def sample_weights(
     timesteps: Tensor,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     *,
     min_snr_gamma: float = 0.0,
     scale_v_pred_loss: bool = False,

@@ -16,6 +16,7 @@ from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
 from torch import Tensor, nn
 
+from lora_trainer.training.held import place_of
 from lora_trainer.training.lora import NO_DROPOUTS, Dropouts, copy_fitting, rescale, shorten
 
 logging.getLogger("LyCORIS").setLevel(logging.ERROR)  # it would write on stdout, which belongs to our own events
@@ -45,7 +46,7 @@ class LycorisLayer(nn.Module):
         self.rank, self.alpha, self.dropouts = rank, alpha, dropouts
         self.multiplier = 1.0
         self._fresh = partial(MODULES[kind], "", base, lora_dim=rank, alpha=alpha, factor=lokr_factor)
-        self.change = self._fresh().to(base.weight.device)
+        self.change = self._fresh().to(place_of(base))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -14,11 +14,16 @@ from lora_trainer.dataset.summary import bucket_info, dataset_dirs, tag_frequenc
 from lora_trainer.training.plan import filled
 from lora_trainer.training.run import Run
 
-BASE_VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+BASE_VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "flux": "flux1"}
 ARCHITECTURES = {
     "sd15": "stable-diffusion-v1/lora",
     "sd2": "stable-diffusion-v2-512/lora",
     "sdxl": "stable-diffusion-xl-v1-base/lora",
+    "flux": "flux-1-{variant}/lora",
+}
+IMPLEMENTATIONS = {
+    "sdxl": "https://github.com/Stability-AI/generative-models",
+    "flux": "https://github.com/black-forest-labs/flux",
 }
 CONFIG_KEY = "lora_trainer.config"
 
@@ -28,7 +33,7 @@ def metadata(run: Run, epoch: int, step: int, known: Mapping[str, str]) -> dict[
 
     `known`: what only the running training knows: the base's hashes, the optimizer's name, what "auto" came to.
     """
-    facts = {**_settings(run), **_facts(run, epoch, step), **known, **_model_spec(run)}
+    facts = {**_settings(run), **_facts(run, epoch, step), **_flow_facts(run), **known, **_model_spec(run)}
     config = as_dict(run.plan.config, whole_paths=False)
     facts[CONFIG_KEY] = json.dumps({**config, "seed": run.plan.seed}, ensure_ascii=False)
     return {key: value if isinstance(value, str) else str(value) for key, value in facts.items()}
@@ -74,19 +79,36 @@ def _facts(run: Run, epoch: int, step: int) -> dict[str, Any]:
     }
 
 
+def _flow_facts(run: Run) -> dict[str, Any]:
+    """What sd-scripts records of Flux's trainings alone; what cannot be chosen here stands there as it is computed."""
+    config = run.plan.config
+    if run.plan.base.family != "flux":
+        return {}
+    return {
+        "ss_model_type": "flux",
+        "ss_apply_t5_attn_mask": config.t5_mask,
+        "ss_guidance_scale": config.guidance,
+        "ss_timestep_sampling": config.timestep_sampling,
+        "ss_sigmoid_scale": 1.0,
+        "ss_discrete_flow_shift": config.flow_shift,
+        "ss_model_prediction_type": "raw",
+        "ss_weighting_scheme": "none",
+    }
+
+
 def _model_spec(run: Run) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.0."""
     plan, config = run.plan, run.plan.config
     width, height = filled(config.resolution)
     spec = {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": ARCHITECTURES[plan.base.family],
-        "modelspec.implementation": "diffusers" if plan.base.family != "sdxl" else
-        "https://github.com/Stability-AI/generative-models",
+        "modelspec.architecture": ARCHITECTURES[plan.base.family].format(variant=plan.base.variant),
+        "modelspec.implementation": IMPLEMENTATIONS.get(plan.base.family, "diffusers"),
         "modelspec.title": run.outputs.name,
         "modelspec.date": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),
         "modelspec.resolution": f"{width}x{height}",
-        "modelspec.prediction_type": plan.prediction_type,
+        # ModelSpec has no word for what Flux predicts.
+        **({} if plan.prediction_type == "flow" else {"modelspec.prediction_type": plan.prediction_type}),
         "lora_trainer.version": __version__,
-    }  # fmt: skip
+    }
     return spec | ({"modelspec.trigger_phrase": config.trigger_word} if config.trigger_word else {})

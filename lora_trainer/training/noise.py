@@ -6,8 +6,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from lora_trainer.training.noise_schedule import TIMESTEPS
-
 
 def draw_noise(
     shape: tuple[int, int, int],
@@ -36,13 +34,6 @@ def draw_noise(
 def perturb(noise: Tensor, gamma: float, generator: Generator) -> Tensor:
     """The noise to mix into perturbed latents (Ning et al. 2023); the target keeps the plain noise."""
     return noise + gamma * torch.randn(noise.shape, generator=generator) if gamma else noise
-
-
-def draw_timestep(generator: Generator, minimum: int = 0, maximum: int = TIMESTEPS) -> int:
-    """A timestep in minimum..maximum-1; two equal bounds give that one timestep."""
-    if minimum >= maximum:
-        return min(maximum, TIMESTEPS - 1)
-    return int(torch.randint(minimum, maximum, (), generator=generator))
 
 
 def _uniform(generator: Generator) -> float:

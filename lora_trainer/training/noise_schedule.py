@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 TIMESTEPS = 1000
 FIRST_BETA, LAST_BETA = 0.00085, 0.012
@@ -54,6 +54,12 @@ class NoiseSchedule:
     def sigma(self) -> Tensor:
         """(1000,) float32: the factor of the noise in the noisy latents."""
         return (1 - self.alphas_cumprod).sqrt().float()
+
+    def draw(self, generator: Generator, size: tuple[int, int], minimum: int = 0, maximum: int = TIMESTEPS) -> int:
+        """A timestep in minimum..maximum-1, for latents of any size; two equal bounds give that one timestep."""
+        if minimum >= maximum:
+            return min(maximum, TIMESTEPS - 1)
+        return int(torch.randint(minimum, maximum, (), generator=generator))
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         signal, sigma = self._factors(timesteps, latents)

@@ -23,6 +23,8 @@ class Parked:
     def __init__(self, held: Iterable[object], device: torch.device):
         taken = taken_bytes(device)
         self._device = device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # blocks of the model may be on their way to it
         # "cuda" may be said of what lies on "cuda:0"; a process computes on one device
         self._tensors = [tensor for tensor in tensors_of(held) if tensor.device.type == device.type]
         move(self._tensors, torch.device("cpu"))

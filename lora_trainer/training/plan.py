@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, dump_toml, notices, problems
+from lora_trainer.config import FAMILIES, SETTINGS, BadInput, Config, Problem, dump_toml, idle, notices, problems
+from lora_trainer.config.block_choice import chosen_blocks
+from lora_trainer.config.networks import FLUX_BLOCKS
 from lora_trainer.dataset.buckets import Placement, buckets_for, place
 from lora_trainer.dataset.epochs import plan_epoch
 from lora_trainer.dataset.folders import Found, Picture, find_pictures
-from lora_trainer.inspecting import BaseModel, identify
+from lora_trainer.inspecting import BaseModel, flux, identify
+from lora_trainer.inspecting.header import read_header
+from lora_trainer.inspecting.parts import with_parts
 
 Value = TypeVar("Value")
+
+T5_LENGTHS = {"dev": 512, "schnell": 256}  # tokens of a text that Flux's variants were trained with
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,13 @@ def make_plan(config: Config, processes: int = 1, seed: int | None = None) -> Pl
     `processes`: how many train together; each takes its share of an optimizer step's batches.
     `seed`: one that all processes share, from `draw_seed`; without it this plan has its own.
     """
-    base, config, found = _read(config)
+    base, asked, found = _read(config)
+    config = effective(asked)
     buckets = buckets_for(config)
     placements = tuple(place(picture.size, buckets) for picture in found.pictures)
     seed = draw_seed(config) if seed is None else seed
-    plan = Plan(config, base, found.pictures, placements, found.left_out, found.notices, seed, 0, 0, 0, 0)
+    lost = tuple(str(notice) for notice in notices(asked) if notice not in notices(config))
+    plan = Plan(config, base, found.pictures, placements, found.left_out, (*lost, *found.notices), seed, 0, 0, 0, 0)
     batches = len(plan.batches(0))
     steps = math.ceil(batches / (config.gradient_accumulation * processes))
     total = config.max_steps or steps * config.epochs
@@ -79,6 +88,33 @@ def make_plan(config: Config, processes: int = 1, seed: int | None = None) -> Pl
         epochs=math.ceil(total / steps),
         total_steps=total,
     )
+
+
+def fitted(config: Config, base: BaseModel) -> tuple[BaseModel, Config, tuple[Problem, ...]]:
+    """The base with the files of all its parts, the config with what the base decides, and what is wrong with both."""
+    base, config, faults = with_parts(base, config.for_family(base.family))
+    if base.family != "flux":
+        return base, config, faults
+    length = config.t5_length or T5_LENGTHS[base.variant]
+    return base, replace(config, t5_length=length), (*faults, *_absent_blocks(config, base))
+
+
+def _absent_blocks(config: Config, base: BaseModel) -> Iterator[Problem]:
+    """Choices of blocks of which a Flux has fewer."""
+    depth = flux.depth(flux.tensors_of("transformer", read_header(base.path).tensors))
+    for name, count in zip(FLUX_BLOCKS, depth, strict=True):
+        try:
+            chosen_blocks(getattr(config, name), count)
+        except ValueError as error:
+            yield Problem(name, getattr(config, name), str(error), "Choose among the blocks that this base model has.")
+
+
+def effective(config: Config) -> Config:
+    """The config of a Flux without what only other families use, so that none of it acts or is recorded."""
+    if config.family != "flux":
+        return config
+    foreign = set(idle(config)) - set(idle(replace(config, family="auto")))
+    return replace(config, **{name: SETTINGS[name].default for name in foreign}).for_family("flux")
 
 
 def draw_seed(config: Config) -> int:
@@ -98,7 +134,8 @@ def fingerprint(plan: Plan) -> str:
 
     Not with places of output, nor with what only costs memory or time.
     """
-    without = {name: SETTINGS[name].default for name in ("comment", "gradient_checkpointing", "micro_batch", "savings")}
+    costs = ("comment", "gradient_checkpointing", "micro_batch", "swap_blocks", "savings")
+    without = {name: SETTINGS[name].default for name in costs}
     config = replace(plan.config, output_folder="", seed=-1, **without)
     digest = hashlib.sha256(dump_toml(config).encode("utf-8"))
     base = plan.base.path
@@ -133,4 +170,6 @@ def _base(config: Config) -> tuple[BaseModel | None, Config, list[Problem]]:
     except BadInput as error:
         return None, config.for_family(config.family if config.family in FAMILIES else "sd15"), list(error.problems)
     stated = Problem("family", config.family, f"{base.path.name} is of the family {base.family}", 'Set it to "auto".')
-    return base, config.for_family(base.family), [] if config.family in ("auto", base.family) else [stated]
+    wrong = [] if config.family in ("auto", base.family) else [stated]
+    base, config, faults = fitted(config, base)
+    return base, config, [*wrong, *faults]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +15,36 @@ from torch import Tensor
 
 from lora_trainer.files import written_whole
 from lora_trainer.training.families.text import Conditioning
+from lora_trainer.training.flow_schedule import size_shift
 from lora_trainer.training.plan import Plan, filled
-from lora_trainer.training.samplers import build_sampler, set_steps
+from lora_trainer.training.samplers import build_flow_sampler, build_sampler, set_steps
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 @dataclass(frozen=True)
 class Preview:
-    """One picture to draw. `width` and `height` in pixels; `sampler` by the WebUI's name."""
+    """One picture to draw. `width` and `height` in pixels; `sampler` and `scheduler` by the WebUI's names.
+
+    Without a negative prompt the model is not asked a second time. `guidance`: the scale that FLUX.1 dev takes as an
+    input, Forge's "Distilled CFG Scale".
+    """
 
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
     width: int
     height: int
     steps: int
     cfg: float
     sampler: str
     seed: int
+    scheduler: str = ""
+    guidance: float | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What it is drawn by."""
+        return (self.prompt,) if self.negative_prompt is None else (self.prompt, self.negative_prompt)
 
     def infotext(self, facts: Mapping[str, object]) -> str:
         """The text that the WebUI's PNG Info reads back; `facts` are added at its end."""
@@ -40,7 +52,9 @@ class Preview:
         settings: dict[str, object] = {
             "Steps": self.steps,
             "Sampler": self.sampler,
+            **({"Schedule type": self.scheduler} if self.scheduler else {}),
             "CFG scale": f"{self.cfg:g}",
+            **({} if self.guidance is None else {"Distilled CFG Scale": f"{self.guidance:g}"}),
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",
             **facts,
@@ -53,19 +67,24 @@ def previews_of(plan: Plan) -> tuple[Preview, ...]:
     config = plan.config
     prompts = config.preview_prompts or (plan.pictures[0].caption,)
     width, height = filled(config.preview_size)
-    return tuple(
-        Preview(
-            prompt=prompt.replace("{trigger}", config.trigger_word),
-            negative_prompt=config.negative_prompt,
-            width=width,
-            height=height,
-            steps=config.preview_steps,
-            cfg=config.preview_cfg,
-            sampler=config.preview_sampler,
-            seed=config.preview_seed,
-        )
-        for prompt in prompts
+    usual = Preview(
+        prompt="",
+        negative_prompt=config.negative_prompt,
+        width=width,
+        height=height,
+        steps=config.preview_steps,
+        cfg=config.preview_cfg,
+        sampler=config.preview_sampler,
+        seed=config.preview_seed,
     )
+    if plan.base.family == "flux":
+        usual = _of_flux(usual, config.preview_guidance if plan.base.variant == "dev" else None)
+    return tuple(replace(usual, prompt=prompt.replace("{trigger}", config.trigger_word)) for prompt in prompts)
+
+
+def _of_flux(preview: Preview, guidance: float | None) -> Preview:
+    """As Forge draws with Flux: by one sampler, and without a second pass for a negative prompt."""
+    return replace(preview, negative_prompt=None, cfg=1.0, sampler="Euler", scheduler="Simple", guidance=guidance)
 
 
 @torch.no_grad()
@@ -93,6 +112,25 @@ def sample(
             without, with_prompt = prediction.chunk(2)
             prediction = without + preview.cfg * (with_prompt - without)
         latents = sampler.step(prediction, timestep, latents, **_draws(sampler, generator)).prev_sample
+    return latents[0]
+
+
+@torch.no_grad()
+def sample_flow(
+    preview: Preview, denoise: Denoise, conditioning: Conditioning, *, device: torch.device, channels: int = 16
+) -> Tensor:
+    """The latents (channels, height/8, width/8) of one preview by a flow model: along its velocities by Euler's method.
+
+    `denoise` is given timesteps in 0..1000. As Flux's own sampler: a preview with guidance has its noise levels shifted
+    by its size, and one without, of FLUX.1 schnell, has them evenly spaced.
+    """
+    height, width = preview.height // 8, preview.width // 8
+    shift = 1.0 if preview.guidance is None else size_shift(height, width)
+    sampler = build_flow_sampler(preview.steps, shift)
+    latents = torch.randn((1, channels, height, width), generator=torch.Generator().manual_seed(preview.seed))
+    for timestep in sampler.timesteps:
+        velocity = denoise(latents.to(device), timestep.to(device).expand(1), conditioning).float().cpu()
+        latents = sampler.step(velocity, timestep, latents).prev_sample
     return latents[0]
 
 

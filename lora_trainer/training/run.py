@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from lora_trainer.config import BadInput, Config, Problem
 from lora_trainer.files import write_text
+from lora_trainer.inspecting import flux
 from lora_trainer.inspecting.header import read_header
 from lora_trainer.inspecting.identify import folder_tensors
 from lora_trainer.training.base_hash import Identity, identity, is_same
@@ -23,7 +24,10 @@ from lora_trainer.training.plan import Plan, draw_seed, fingerprint, make_plan
 from lora_trainer.training.saves import Outputs, check_writable, choose_outputs, names, of_job
 from lora_trainer.training.state import State, load_state
 
-LORA_PARTS = ("transformer_blocks.", ".self_attn.", "_model.encoder.layers.", "resblocks.")
+LORA_PARTS = (
+    *("transformer_blocks.", ".self_attn.", "_model.encoder.layers.", "resblocks."),
+    *("double_blocks.", "single_blocks."),
+)
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,10 @@ def weights_per_rank(plan: Plan) -> int:
     """Inputs and outputs of every layer that may get a LoRA, added up from the shapes in the base's header."""
     base = plan.base
     tensors = folder_tensors(base.path, "unet") if base.path.is_dir() else read_header(base.path).tensors
-    shapes = [info.shape for name, info in tensors.items() if any(part in name for part in LORA_PARTS)]
+    if clip := base.parts.get("clip_l"):
+        tensors = {**flux.tensors_of("transformer", tensors), **flux.tensors_of("clip_l", read_header(clip).tensors)}
+    names = [name for name in tensors if name.endswith("weight") and any(part in name for part in LORA_PARTS)]
+    shapes = [flux.shape_of(name, tensors) for name in names]
     return sum(shape[0] + shape[1] for shape in shapes if len(shape) >= 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
+import numpy as np
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from lora_trainer.training.choices import chosen
@@ -61,6 +62,16 @@ def build_sampler(name: str, prediction_type: str = "epsilon", zero_terminal_snr
         prediction_type={"epsilon": "epsilon", "v": "v_prediction"}[prediction_type],
         **options,
     )
+
+
+def build_flow_sampler(steps: int, shift: float) -> diffusers.FlowMatchEulerDiscreteScheduler:
+    """Euler's method along a flow, from noise to the picture, with `steps` levels that are even before their shift.
+
+    `timesteps` are 1000 times the levels, in float32.
+    """
+    sampler = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=shift)
+    sampler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    return sampler
 
 
 def set_steps(sampler: Any, steps: int) -> None:

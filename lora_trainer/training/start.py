@@ -28,6 +28,7 @@ from lora_trainer.training.lora import LoraNetwork
 
 Tensors = Mapping[str, Tensor]  # of one module, by what they are there: "lora_down.weight", "alpha"
 
+FLUX_BLOCK = re.compile(r"(double|single)_blocks_\d+_")
 _TEXT_ENCODERS = ("text encoder", "text encoder 2")
 _BLOCK = re.compile(r"(down_blocks|up_blocks|mid_block)(?:_(\d+))?_(resnets|attentions|downsamplers|upsamplers)_(\d+)_")
 
@@ -78,6 +79,8 @@ def key_of(module: str, facts: Facts, unet: Mapping[str, Any]) -> str:
     `unet`: the U-Net's config, of which `layers_per_block` and `up_block_types` are read.
     """
     part, path = place(module)
+    if FLUX_BLOCK.match(path) and facts.family == "flux":  # sd-scripts calls its transformer a U-Net, too
+        return f"{UNET_LORA_PREFIX}_{path}"
     if part == "unet":
         return f"{UNET_LORA_PREFIX}_{_sgm_path(path, unet) if facts.sgm_names else path}"
     if part in _TEXT_ENCODERS[: len(facts.text_encoders)]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lora_trainer.training.batches import Batch, make_batch
 from lora_trainer.training.failure import TrainingFailed
+from lora_trainer.training.forward_process import schedule_of
 from lora_trainer.training.learning import Learner
 from lora_trainer.training.loss import denoising_loss, huber_threshold, sample_weights
 from lora_trainer.training.models import Models
-from lora_trainer.training.noise_schedule import NoiseSchedule
 from lora_trainer.training.plan import Plan
 from lora_trainer.training.randomness import drawn_as_part, seed_for
 
@@ -24,7 +24,7 @@ class Steps:
 
     def __init__(self, plan: Plan, models: Models, accelerator: Accelerator):
         self._plan, self._models, self._accelerator = plan, models, accelerator
-        self._schedule = NoiseSchedule(plan.prediction_type, plan.zero_terminal_snr)
+        self._schedule = schedule_of(plan)
         self._epoch = -1
         self._batches: tuple[tuple[int, ...], ...] = ()
 

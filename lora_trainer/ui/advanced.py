@@ -12,12 +12,13 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("gradient_accumulation", "micro_batch", "max_steps"),
         ("mixed_precision", "base_precision"),
         ("gradient_checkpointing", "attention", "compile"),
-        ("savings", "gradient_clipping"),
+        ("swap_blocks", "gradient_clipping"),
+        ("savings",),
     ),
     "Sample pictures": (
         ("negative_prompt",),
-        ("preview_size", "preview_steps", "preview_cfg"),
-        ("preview_sampler", "preview_seed"),
+        ("preview_size", "preview_steps", "preview_seed"),
+        ("preview_sampler", "preview_cfg", "preview_guidance"),
         ("preview_every_epochs", "preview_at_start"),
     ),
     "Saving": (
@@ -37,6 +38,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Network": (
         ("kind", "rank", "alpha"),
         ("conv_rank", "conv_alpha", "lokr_factor"),
+        ("double_blocks", "single_blocks"),
         ("block_wise",),
         ("block_lr_weights", "block_ranks", "block_alphas"),
         ("dropout", "rank_dropout", "module_dropout"),
@@ -47,6 +49,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("caption_dropout", "tag_dropout", "caption_dropout_every_n_epochs"),
         ("caption_prefix", "caption_suffix", "caption_extension"),
         ("excluded_tags", "tag_underscores"),
+        ("t5_length", "t5_mask"),
     ),
     "Noise and timesteps": (
         ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale"),
@@ -64,7 +67,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Seed and base model": (
         ("seed", "clip_skip"),
         ("family", "prediction_type", "zero_terminal_snr"),
-        ("vae", "clip_l", "t5xxl", "ae"),
+        ("vae",),
     ),
 }
 

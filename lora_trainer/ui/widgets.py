@@ -14,6 +14,7 @@ from lora_trainer.config.setting import Setting
 from lora_trainer.config.settings import RATE_FREE_OPTIMIZERS
 
 PREFIX = "lora_trainer_"
+HIDDEN = "lora-trainer-hidden"  # the class of what the browser's side shows when there is reason to
 SCRIPT = "js" if int(gr.__version__.partition(".")[0]) >= 4 else "_js"
 MOST_BUTTONS = 4  # choices that stand side by side; more go into a list
 LINES = 3
@@ -40,7 +41,7 @@ class Widgets:
         names = list(self.components)
         values = {name: component.value for name, component in self.components.items()}
         mount("form", values=json.dumps(values), ratefree=json.dumps(RATE_FREE_OPTIMIZERS))
-        fill = gr.Button("", elem_id=f"{PREFIX}fill", elem_classes=["lora-trainer-hidden"])
+        fill = gr.Button("", elem_id=f"{PREFIX}fill", elem_classes=[HIDDEN])
         fill.click(None, None, list(self.components.values()), **{SCRIPT: f"() => loraTrainer.form.fill({names})"})
         for name, widget in self.components.items():
             widget.change(None, [widget], None, **{SCRIPT: f"(value) => loraTrainer.form.changed('{name}', value)"})

@@ -24,6 +24,7 @@ from lora_trainer.jobs.queue import Queue
 from lora_trainer.jobs.supervisor import NotFreed
 from lora_trainer.jobs.work import Work
 from tests.api.conftest import CHECKPOINT, OPEN, V1, Client, FakeHost
+from tests.flux_files import make_flux
 from tests.jobs.made import lora, train
 from tests.jobs.patience import until
 
@@ -174,6 +175,16 @@ def test_a_lora_of_the_folder_is_drawn_by_each_prompt(client: Client, host: Draw
     assert (listed["id"], listed["drawn"]) == (answer.json()["grid"]["id"], 4)
     assert client.get(GRIDS, params={"lora": "other.safetensors"}).json()["grids"] == []
     assert client.get(GRIDS, params={"job": "1"}).json()["grids"] == []
+
+
+def test_a_lora_of_a_flux_is_drawn_by_its_guidance(client: Client, host: DrawingHost, own: Path) -> None:
+    make_flux(host.home / "made").transformer.replace(host.home / "base.safetensors")
+    trained = Config(base_model="base.safetensors", preview_guidance=2.5, negative_prompt="blurred")
+    says = {"lora_trainer.config": json.dumps(as_dict(trained, whole_paths=False))}
+    own.write_bytes(lora(**says, ss_sd_model_name="base.safetensors"))
+    drawn(client.post(GRIDS, json={"lora": "styles/zdm.safetensors", "weights": [0.7], "prompts": ["zdm"]}))
+    first = host.drawn[0]
+    assert (first.guidance, first.cfg_scale, first.negative_prompt, first.sampler) == (2.5, 1.0, "", "Euler Simple")
 
 
 def test_a_cancelled_grid_goes_on_where_it_was(client: Client, host: DrawingHost, job: int) -> None:

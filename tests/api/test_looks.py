@@ -10,9 +10,10 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from lora_trainer.api import mount
+from lora_trainer.api import Access, mount
 from lora_trainer.jobs.queue import Queue
 from tests.api.conftest import OPEN, V1, Client, FakeHost, ended, png
+from tests.flux_files import write_tokenizer
 
 HERE = f"{V1}/datasets/zdm"
 BY_CENTRE = {"crop": "centre", "crop_size": [64, 64]}
@@ -85,6 +86,32 @@ def test_the_doctor_names_pictures_by_their_numbers(client: Client, dataset: Pat
     assert found["duplicate"]["files"] == ["a.png", "b.png"] or found["duplicate"]["files"] == ["b.png", "a.png"]
     assert sorted(found["duplicate"]["pictures"]) == sorted([ids["a.png"], ids["b.png"]])
     assert len(found["duplicate"]["leave_out"]) == 1 and all(each["remedy"] for each in result["findings"])
+
+
+def test_the_doctor_counts_captions_of_flux_by_its_own_tokenizer(client: Client, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "10_zdm" / "a.txt").write_text("a photo of a blob " * 200, encoding="utf-8")
+    flux = {"family": "flux", "resolution": [64, 64], "buckets": False, "t5_length": 256}
+    tokenizer = str(write_tokenizer(tmp_path / "T5 tokenizer.json"))
+    task = asked(client, "doctor", config={**flux, "t5_tokenizer": tokenizer})
+    assert task["state"] == "finished", task
+    assert [each["kind"] for each in task["result"]["findings"]] == ["cut-off"] and not task["result"]["notices"]
+    [notice] = asked(client, "doctor", config=flux)["result"]["notices"]
+    assert "t5_tokenizer: is not known" in notice
+
+
+def test_from_other_machines_the_doctor_reads_no_tokenizer_elsewhere(
+    queue: Queue, host: FakeHost, dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    app = FastAPI()
+    listening = Access({"user": "password"}, None, listening_remotely=True, allowed_remotely=False)
+    mount(app, queue, None, host, listening, dataset.parent)
+    other = Client(app, auth=("user", "password"))
+    config = {
+        "family": "flux",
+        "t5_tokenizer": str(write_tokenizer(tmp_path_factory.mktemp("away") / "tokenizer.json")),
+    }
+    answer = other.post(f"{HERE}/doctor", json={"config": config})
+    assert answer.status_code == 422 and "lies outside the folders" in answer.json()["problems"][0]["problem"]
 
 
 @pytest.mark.parametrize("what", ["doctor", "cuts"])

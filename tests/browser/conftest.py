@@ -68,12 +68,12 @@ def server(
 
 
 @pytest.fixture
-def new_tab(server: Server, browser: Browser) -> Iterator[Callable[[], Tab]]:
-    """Another browser of another user, without anything that an earlier one has kept."""
+def new_tab(server: Server, browser: Browser) -> Iterator[Callable[..., Tab]]:
+    """Another browser of another user, who reads that language, without anything that an earlier one has kept."""
     tabs = []
 
-    def opened() -> Tab:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB", permissions=CLIPBOARD)
+    def opened(locale: str = "en-GB") -> Tab:
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, locale=locale, permissions=CLIPBOARD)
         context.set_default_timeout(TIMEOUT_MS)
         tab = Tab(context.new_page(), server.address, ROOT / "tests" / "screenshots" / f"gradio-{server.gradio}")
         tabs.append(tab)

@@ -35,7 +35,7 @@ def more_models(server: Server) -> None:
     """Models that somebody has put into the folder since the page was opened."""
     folder = server.folder / "models" / "Stable-diffusion"
     save_file({name: torch.zeros(4, 4, 3, 3) for name in OF_SDXL}, folder / "noobXL.safetensors")
-    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, folder / "flux.safetensors")
+    save_file({"joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(1)}, folder / "sd3.safetensors")
     (folder / "page.safetensors").write_text("<html>Not found</html>", encoding="utf-8")
 
 
@@ -71,9 +71,9 @@ def test_a_base_model_by_its_family(tab: Tab, more_models: None) -> None:
     row(tab, "noobXL.safetensors").click()
     shows(details, "v prediction")
     expect(tab.field("base_model")).to_have_value("noobXL.safetensors")
-    panel.get_by_role("button", name="Flux (1)").click()
-    row(tab, "flux.safetensors").click()
-    shows(details, "which can't be trained yet")
+    panel.get_by_role("button", name="SD3 (1)").click()
+    row(tab, "sd3.safetensors").click()
+    shows(details, "a Stable Diffusion 3 model, which can't be trained. Choose an SD1.5, SD2, SDXL or Flux.1 model.")
     panel.get_by_role("button", name="All").click()
     tab.panel("model_search").fill("PAGE")
     row(tab, "page.safetensors").click()

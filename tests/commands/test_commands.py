@@ -20,6 +20,7 @@ from lora_trainer.__main__ import main
 from lora_trainer.config import SETTINGS, Config, Subset
 from lora_trainer.packages import environment_for_child
 from tests.commands.conftest import Command, contents, write_config
+from tests.flux_files import make_flux
 
 ConfigOf = Callable[..., Config]
 OPTIONS = {
@@ -128,6 +129,16 @@ def test_inspect_a_base(command: Command, base: Path) -> None:
     facts = json.loads(command("inspect", base, "--json").out[0])
     assert facts["kind"] == "base model" and facts["reasons"]
     assert 0 < facts["size_bytes"] - 2 * facts["parameters"] < 500_000  # fp16, and the header
+
+
+def test_inspect_a_flux_base_tells_which_files_it_would_use(command: Command, tmp_path: Path) -> None:
+    files = make_flux(tmp_path)
+    files.t5xxl.unlink()
+
+    facts = json.loads(command("inspect", files.transformer, "--json").out[0])
+    found = {part: str(path) for part, path in files.parts.items()}
+    assert (facts["variant"], facts["parts"]) == ("dev", found | {"t5xxl": "missing"})
+    assert "  t5xxl: missing" in command("inspect", files.transformer).out
 
 
 def test_set_replaces_settings_and_inspect_tells_the_lora(

@@ -8,6 +8,7 @@ from PIL import ImageFilter
 
 from tests.commands.conftest import Command, contents
 from tests.dataset.doctor.scenes import scene
+from tests.flux_files import write_tokenizer
 
 
 @pytest.fixture
@@ -81,6 +82,19 @@ def test_the_size_and_the_length_can_be_chosen(command: Command, mascot: Path) -
     assert {tuple(row["bucket"]) for row in facts["trained"]} == {(192, 192)}
     said = command("doctor", mascot, "--set", "family=sdxl")
     assert said.out[0].endswith("1024 x 1024:") and "too-small (6)" in said.out
+
+
+def test_captions_of_flux_are_as_long_as_t5_reads_them(command: Command, tmp_path: Path) -> None:
+    scene(1).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a photo of a blob in red, " * 70, encoding="utf-8")  # of T5, 8 tokens each
+    flux = ("doctor", tmp_path, "--set", "family=flux", "resolution=512x512")
+    said = command(*flux)
+    assert "note: the lengths of captions were not looked at: t5_tokenizer" in said.out[-1]
+    named = (*flux, f"t5_tokenizer={write_tokenizer(tmp_path / 'tokenizer.json')}")
+    assert "its caption has 560 tokens, 511 are trained" in "\n".join(command(*named).out)
+    assert "560 tokens, 255 are trained" in "\n".join(command(*named, "t5_length=256").out)
+    (tmp_path / "a.txt").write_text("a photo of a blob in red, " * 60, encoding="utf-8")
+    assert command(*named).out[-1] == "Nothing to put right."
 
 
 def test_a_sound_set(command: Command, tmp_path: Path) -> None:

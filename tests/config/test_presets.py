@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lora_trainer.config import PRESETS, BadInput, Config, Subset, apply_preset, load_toml, notices, problems
@@ -10,14 +12,15 @@ SOUND = Config(base_model="base.safetensors", dataset_name="zdm", subsets=(Subse
 
 
 def test_every_base_has_every_subject() -> None:
-    bases, subjects = ("sd15", "sdxl", "pony", "illustrious", "noobai"), ("character", "style", "concept")
+    bases, subjects = ("sd15", "sdxl", "pony", "illustrious", "noobai", "flux"), ("character", "style", "concept")
     assert set(PRESETS) == {f"{base}/{subject}" for base in bases for subject in subjects}
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_can_be_trained_and_leaves_nothing_to_say(name: str) -> None:
     config = apply_preset(SOUND, name)
-    assert config.family == ("sd15" if name.startswith("sd15") else "sdxl")
+    base = name.partition("/")[0]
+    assert config.family == (base if base in ("sd15", "flux") else "sdxl")
     assert problems(config) == notices(config) == ()
     assert problems(config.for_family(config.family)) == ()
 
@@ -34,6 +37,15 @@ def test_what_sets_the_families_apart() -> None:
     assert (noobai.prediction_type, noobai.zero_terminal_snr, noobai.max_token_length) == ("v", "on", 225)
     assert (pony.prediction_type, pony.clip_skip, pony.max_token_length) == ("auto", None, 225)
     assert (sd15.clip_skip, sd15.text_encoder_lr, sd15.max_token_length) == (2, 5e-5, 75)
+
+
+@pytest.mark.parametrize("subject", ["character", "style", "concept"])
+def test_captions_of_flux_are_sentences_that_stay_as_they_are(subject: str) -> None:
+    config = apply_preset(SOUND, f"flux/{subject}")
+    assert (config.tagger, config.train, config.guidance) == ("florence-2", "unet", 1.0)
+    assert not (config.shuffle_tags or config.tag_dropout or config.caption_dropout)
+    assert "min_snr_gamma" not in PRESETS[f"flux/{subject}"].values
+    assert problems(replace(config, cache_text="memory")) == ()
 
 
 def test_a_preset_keeps_the_rest() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.config import FAMILIES, PANELS, SETTINGS, SUBSET_SETTINGS, Config, Setting, Subset
+from lora_trainer.config import FAMILIES, PANELS, SETTINGS, SUBSET_SETTINGS, Config, Setting, Subset, idle
 
+SAMPLINGS = SETTINGS["timestep_sampling"].choices
 EVERY_ROW = [*SETTINGS.values(), *SUBSET_SETTINGS.values()]
 
 CHOICES: dict[str, set[Any]] = {
@@ -34,6 +35,8 @@ CHOICES: dict[str, set[Any]] = {
     "loss": {"l2", "huber", "smooth_l1"},
     "huber_schedule": {"constant", "exponential", "snr"},
     "kind": {"LoRA", "LoCon", "LoHa", "LoKr", "DoRA"},
+    "t5_length": {256, 512},
+    "savings": {"checkpointing", "micro_batch", "cached_text", "swap", "optimizer_8bit", "fp8"},
     "timestep_sampling": {"sigma", "uniform", "sigmoid", "shift", "flux_shift"},
     "save_precision": {"fp16", "fp32", "bf16"},
     "save_state": {"off", "every", "end"},
@@ -54,6 +57,8 @@ DEFAULTS: dict[str, Any] = {
     "save_every_epochs": 1, "save_every_steps": 0, "keep_last": 0, "save_precision": "fp16", "save_state": "every",
     "preview_steps": 20, "preview_cfg": 7.0, "preview_sampler": "Euler a", "preview_seed": 42,
     "preview_every_epochs": 1, "preview_at_start": True,
+    "t5_tokenizer": None, "t5_length": None, "t5_mask": False, "swap_blocks": 0, "double_blocks": "all",
+    "single_blocks": "all", "preview_guidance": 3.5, "timestep_sampling": "shift",
 }  # fmt: skip
 
 BOUNDS = {
@@ -62,7 +67,7 @@ BOUNDS = {
     "batch_size": (1, 256), "gradient_accumulation": (1, 1024), "seed": (-1, 4294967295), "warmup_percent": (0, 100),
     "restarts": (1, 100), "min_snr_gamma": (0, 20), "rank": (1, 1024), "noise_offset": (0, 1),
     "multires_iterations": (0, 16), "multires_discount": (0, 1), "input_perturbation": (0, 1),
-    "max_timestep": (1, 1000),
+    "max_timestep": (1, 1000), "swap_blocks": (0, 35), "preview_guidance": (0, 30),
 }  # fmt: skip
 
 JAPANESE = {
@@ -124,7 +129,9 @@ def test_names_of_sd_scripts_are_unique(rows: dict[str, Setting]) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("rank", ("network_dim",)), ("epochs", ("max_train_epochs",)), ("block_ranks", ("network_args.block_dims",)),
-     ("cache_latents", ("cache_latents", "cache_latents_to_disk")), ("optimizer", ("optimizer_type",))],
+     ("cache_latents", ("cache_latents", "cache_latents_to_disk")), ("optimizer", ("optimizer_type",)),
+     ("swap_blocks", ("blocks_to_swap",)), ("t5_mask", ("apply_t5_attn_mask",)), ("t5_tokenizer", ()),
+     ("double_blocks", ("network_args.train_double_block_indices",))],
 )  # fmt: skip
 def test_names_of_sd_scripts(name: str, arguments: tuple[str, ...]) -> None:
     assert SETTINGS[name].kohya == arguments
@@ -169,6 +176,34 @@ def test_filling_in_twice_changes_nothing(family: str) -> None:
 def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(ValueError, match="sd15, sd2, sdxl, flux"):
         Config().for_family("auto")
+
+
+# What sd-scripts' flux_train_network.py does not look at or refuses, and what it alone has.
+NOT_FOR_FLUX = {
+    "vae", "prediction_type", "zero_terminal_snr", "clip_skip", "weighted_captions", "max_token_length",
+    "min_snr_gamma", "debiased_estimation", "v_pred_like_loss", "scale_v_pred_loss", "conv_rank", "conv_alpha",
+    "noise_offset", "noise_offset_random_strength", "adaptive_noise_scale", "multires_iterations",
+    "multires_discount", "negative_prompt", "preview_cfg", "preview_sampler", "attention",
+}  # fmt: skip
+FOR_FLUX_ALONE = {
+    "clip_l", "t5xxl", "ae", "t5_tokenizer", "t5_length", "t5_mask", "swap_blocks", "double_blocks", "single_blocks",
+    "timestep_sampling", "flow_shift", "guidance", "preview_guidance",
+}  # fmt: skip
+AROUND: dict[str, Any] = {"kind": "LoHa", "noise_offset": 0.1, "multires_iterations": 6}  # all depends on these
+
+
+def test_what_means_something_for_flux() -> None:
+    of = {family: set(idle(replace(Config(), family=family, **AROUND))) for family in FAMILIES}
+    assert of["flux"] - of["sd15"] == NOT_FOR_FLUX
+    assert of["sd15"] - of["flux"] == FOR_FLUX_ALONE
+    assert of["sdxl"] - of["sd15"] == {"clip_skip"}
+
+
+def test_what_depends_on_more_than_the_family() -> None:
+    silent: dict[str, Any] = {"preview_every_epochs": 0, "preview_at_start": False}
+    assert "preview_guidance" in idle(replace(Config(), family="flux", **silent))
+    shift = {name: "flow_shift" in idle(Config(family="flux", timestep_sampling=name)) for name in SAMPLINGS}
+    assert [name for name, unused in shift.items() if not unused] == ["sigma", "shift"]
 
 
 def test_no_setting_has_a_section_s_name() -> None:

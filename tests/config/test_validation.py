@@ -79,6 +79,10 @@ def test_an_empty_config_misses_three_things() -> None:
         ("block_lr_weights", "zigzag", "is not a shape"),
         ("block_lr_weights", (1.0,) * 24, "has 24 numbers, one for each block is needed"),
         ("block_ranks", (0,) * 25, "leaves every block out"),
+        ("double_blocks", "0-19", "names block 19, and the last one is 18"),
+        ("single_blocks", "first", 'is not "all", "none", or numbers such as 0-5,8'),
+        ("swap_blocks", 36, "must be at most 35"),
+        ("t5_length", 77, "is not one of the choices"),
     ],
 )
 def test_a_value_is_refused(setting: str, value: Any, problem: str) -> None:
@@ -112,6 +116,15 @@ def test_a_value_is_refused(setting: str, value: Any, problem: str) -> None:
         ({"kind": "LoKr", "lokr_factor": 0}, "lokr_factor", "can be divided by it"),
         ({"block_wise": True}, "block_wise", "nothing is said"),
         ({"block_wise": True, "block_ranks": (4,) * 23, "family": "sdxl"}, "block_ranks", "has 23 numbers"),
+        ({"block_wise": True, "block_ranks": (4,) * 25, "family": "flux"}, "block_ranks", "has 25 numbers"),
+        ({"kind": "LoCon", "conv_rank": 8, "family": "flux"}, "kind", "has no convolutions"),
+        ({"double_blocks": "none", "single_blocks": "none", "family": "flux"}, "single_blocks", "left to train"),
+        ({"swap_blocks": 2, "gradient_checkpointing": "off"}, "gradient_checkpointing", "moved in anew"),
+        ({"text_encoder_lr": (1e-5, 1e-5), "family": "flux"}, "text_encoder_lr", "CLIP-L alone is trained"),
+        ({"resolution": (1000, 1000), "family": "flux"}, "resolution", "squares of 16 x 16"),
+        ({"bucket_step": 8, "family": "flux"}, "bucket_step", "squares of 16 x 16"),
+        ({"preview_size": (512, 520), "family": "flux"}, "preview_size", "squares of 16 x 16"),
+        ({"cache_text": "memory", "caption_dropout": 0.1, "family": "flux"}, "cache_text", "caption_dropout"),
         ({"min_timestep": 500, "max_timestep": 500}, "min_timestep", "below max_timestep"),
         ({"dataset_name": ""}, "output_name", "no name"),
         ({"subsets": (Subset(),)}, "subsets.1.folder", "is missing"),
@@ -142,6 +155,14 @@ def test_values_that_do_not_go_together(changes: dict[str, Any], setting: str, w
         {"block_wise": True, "block_lr_weights": (1.0,) * 25, "family": "sd15"},
         {"block_wise": True, "block_lr_weights": (1.0,) * 23, "family": "sdxl"},
         {"block_wise": True, "block_ranks": (4,) * 21, "block_alphas": (2.0,) * 21, "family": "sdxl"},
+        {"block_wise": True, "block_ranks": (4,) * 57, "block_lr_weights": (1.0,) * 57, "family": "flux"},
+        {"double_blocks": "0-18", "single_blocks": "none", "family": "flux"},
+        {"double_blocks": "none", "single_blocks": "none", "train": "text_encoder", "family": "flux"},
+        {"double_blocks": "0-50", "family": "sdxl"},
+        {"swap_blocks": 35, "gradient_checkpointing": "on", "family": "flux"},
+        {"swap_blocks": 2, "gradient_checkpointing": "off", "family": "sd15"},
+        {"cache_text": "memory", "train": "both", "family": "flux"},
+        {"bucket_step": 16, "resolution": (528, 1008), "family": "flux"},
         {"dataset_name": "", "output_name": "zdm"},
         {"optimizer_args": ("weight_decay=0.01", "betas=(0.9, 0.99)")},
     ],
@@ -162,6 +183,11 @@ def test_one_mistake_gives_one_problem_even_where_rules_look_at_it() -> None:
 def test_one_mistake_gives_one_problem_even_where_others_follow_it(setting: str, value: Any) -> None:
     config = replace(SOUND, **{setting: value}).for_family("sd15")
     assert [problem.setting for problem in problems(config)] == [setting]
+
+
+def test_previews_as_large_as_the_pictures_are_no_mistake_of_their_own() -> None:
+    config = replace(SOUND, resolution=(1000, 1000)).for_family("flux")
+    assert [problem.setting for problem in problems(config)] == ["resolution"]
 
 
 def test_values_of_no_sensible_type() -> None:
@@ -214,6 +240,12 @@ def test_a_fine_output_name_stays_in_its_folder(name: str) -> None:
         ({"zero_terminal_snr": "on", "prediction_type": "epsilon"}, 'zero_terminal_snr = "on": an epsilon model'),
         ({"noise_offset": 0.05, "multires_iterations": 6}, "noise_offset = 0.05: multires noise does much the same"),
         ({"masked_loss": "alpha", "mask_folder": "masks"}, 'mask_folder = "masks": has no effect'),
+        ({"family": "flux", "guidance": 3.5}, "guidance = 3.5: LoRAs of FLUX.1 dev are trained at 1"),
+        ({"family": "flux", "shuffle_tags": True}, "shuffle_tags = true: captions that change each time keep the"),
+        ({"family": "flux", "vae": "a.pt"}, 'vae = "a.pt": has no effect. Not for Flux, whose autoencoder'),
+        ({"family": "flux", "noise_offset": 0.1}, "noise_offset = 0.1: has no effect. Flux does not use it."),
+        ({"family": "flux", "preview_cfg": 5.0}, "preview_cfg = 5.0: has no effect. Used only when previews are made"),
+        ({"family": "sdxl", "swap_blocks": 4}, "swap_blocks = 4: has no effect. Used for Flux only."),
     ],
 )
 def test_what_is_said_but_not_refused(changes: dict[str, Any], sentence: str) -> None:

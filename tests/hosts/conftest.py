@@ -93,7 +93,7 @@ def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
             done.append(f"embeddings {force_reload}")
 
     parts: dict[str, dict[str, Any]] = {
-        "paths": {"models_path": str(tmp_path / "models")},
+        "paths": {"models_path": str(tmp_path / "models"), "script_path": str(tmp_path)},
         "shared": {
             "cmd_opts": SimpleNamespace(lora_dir=None, api_auth=None, listen=False, share=False, ngrok=None, api=True),
             "opts": Options(sd_model_checkpoint="anime/base.safetensors [0123456789]"),

@@ -111,7 +111,8 @@ class Processing:
 
     def __init__(self, *, prompt: str, negative_prompt: str, steps: int, cfg_scale: float, width: int, height: int,
                  seed: int, sampler_name: str, scheduler: str, do_not_save_samples: bool, do_not_save_grid: bool,
-                 override_settings: dict[str, Any]) -> None:  # fmt: skip
+                 override_settings: dict[str, Any], **of_forge: float) -> None:  # fmt: skip
+        assert all(hasattr(self, name) for name in of_forge)
         vars(self).update(locals())
         self.all_seeds = self.all_subseeds = [-1]
         self.comments: dict[str, int] = {}
@@ -131,6 +132,10 @@ def split(name: str, schedule: str | None) -> tuple[str, str]:
     """As the WebUI has it: what it does not know becomes the first sampler."""
     sampler, karras, _ = name.partition(" Karras")
     return sampler if sampler in ("Euler a", "DPM++ 2M") else "DPM++ 2M", "Karras" if karras else "Automatic"
+
+
+class ForgeProcessing(Processing):
+    distilled_cfg_scale = 3.5
 
 
 class MainThread(ModuleType):
@@ -156,7 +161,7 @@ def webui(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         "call_queue": {"queue_lock": host.lock},
         "images": {"save_image_with_geninfo": save},
         "processing": {
-            "StableDiffusionProcessingTxt2Img": Processing,
+            "StableDiffusionProcessingTxt2Img": ForgeProcessing if request.param else Processing,
             "process_images": host.process,
             "create_infotext": lambda asked, prompts, seeds, subseeds: f"{prompts[0]}\nSteps: {asked.steps}",
         },
@@ -225,6 +230,17 @@ def test_a_picture_is_made_as_asked_and_nothing_of_it_stays(webui: Host) -> None
 def test_clip_skip_stays_the_users_where_none_is_said(webui: Host) -> None:
     WebUI().draw(replace(ASKED, clip_skip=None), webui.folder / "00.png")
     assert webui.made[0]["asked"].override_settings == {"sd_model_checkpoint": BASE}
+
+
+def test_a_flux_is_drawn_with_its_guidance(webui: Host) -> None:
+    of_flux = replace(ASKED, guidance=2.5, cfg_scale=1.0)
+    if not webui.forge:
+        assert "no pictures with a Flux" in refused(of_flux, webui.folder)
+        return
+    WebUI().draw(of_flux, webui.folder / "00.png")
+    assert webui.made[0]["asked"].of_forge == {"distilled_cfg_scale": 2.5}
+    WebUI().draw(ASKED, webui.folder / "01.png")
+    assert webui.made[1]["asked"].of_forge == {}
 
 
 def test_a_lora_of_any_folder_is_drawn_with_and_told_by_its_own_name(webui: Host, lora: Path) -> None:

@@ -16,6 +16,7 @@ def test_the_demos_base_and_pictures_are_there_from_the_first_start(tmp_path: Pa
     assert base.is_file()
     assert len(list((host.datasets / "demo").rglob("*.png"))) == 7
     assert host.lora_folders()[0].is_dir()
+    assert all(folder.is_dir() for folder in host.part_folders())
 
 
 def test_a_later_start_brings_nothing_back_that_was_deleted(tmp_path: Path) -> None:

@@ -24,12 +24,24 @@ def test_folders_and_checkpoints_are_the_webuis(modules: SimpleNamespace) -> Non
     assert host.lora_folders() == [modules.tmp / "models" / "Lora"]
     modules.shared.cmd_opts.lora_dir = str(modules.tmp / "elsewhere")
     assert host.lora_folders() == [modules.tmp / "elsewhere"]
-    assert host.checkpoints() == [("anime/base.safetensors", modules.tmp / "base.safetensors")]
+    assert host.checkpoints() == [
+        ("anime/base.safetensors", modules.tmp / "base.safetensors"),
+        ("flux.gguf", modules.tmp / "flux.gguf"),
+    ]
     assert host.current_checkpoint() == "anime/base.safetensors"
     modules.shared.opts.data["sd_model_checkpoint"] = None
     assert host.current_checkpoint() == ""
     host.refresh_checkpoints()
     assert modules.done == ["list models"]
+
+
+def test_parts_of_a_flux_model_lie_where_forge_has_them(modules: SimpleNamespace) -> None:
+    models = modules.tmp / "models"
+    tokenizers = modules.tmp / "backend" / "huggingface" / "black-forest-labs"
+    assert WebUI().part_folders() == [models / "text_encoder", models / "VAE", models / "CLIP", tokenizers]
+    modules.shared.cmd_opts.vae_dir = str(modules.tmp / "vaes")
+    modules.shared.cmd_opts.text_encoder_dir = str(modules.tmp / "t5")
+    assert WebUI().part_folders()[3:5] == [modules.tmp / "t5", modules.tmp / "vaes"]
 
 
 def test_the_list_of_loras_is_read_again(modules: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,8 @@ def test_parts_and_convolutions_are_counted(write):
     ("shapes", "why"),
     [
         ({"lora_unet_x.lora_down.weight": (4, 8)}, "which family"),
-        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 8)}, "it is for flux"),
+        ({"transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": (4, 8)}, "other names than Flux's own"),
+        ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": (4, 8)}, "it is for sd3"),
         ({f"{Q}.oft_blocks": (4, 8, 8), f"{Q}.diff": (320, 768)}, "the kind OFT"),
         ({f"{Q}.hada_w1_b": (4, 768), f"{Q}.hada_t1": (4, 4, 3, 3)}, "more than a LoHa does: hada_t1"),
         ({f"{Q}.lora_down.weight": (4, 768), f"{Q}.diff_b": (320,)}, "more than a LoRA does: diff_b"),
@@ -205,6 +206,14 @@ def test_a_training_can_start_from_a_dora_of_lengths_per_input(write):
     facts = describe(write({f"{Q}.lora_down.weight": (4, 768), f"{Q}.dora_scale": (1, 768)}))
 
     assert facts["continue"]["settings"] == {"kind": "DoRA", "rank": 4, "train": "unet"}
+
+
+def test_a_training_can_start_from_a_lora_of_flux(write):
+    both = {"lora_unet_double_blocks_0_img_attn_qkv": 8, "lora_te1_text_model_encoder_layers_0_mlp_fc1": 4}
+    facts = describe(write({f"{name}.lora_down.weight": (rank, 64) for name, rank in both.items()}))
+
+    assert (facts["family"], facts["modules"]) == ("flux", {"transformer": 1, "text encoder": 1})
+    assert facts["continue"]["settings"] == {"kind": "LoRA", "rank": 8, "train": "both"}
 
 
 def test_the_most_frequent_tags(write):

@@ -69,6 +69,18 @@ def test_a_checkpoint(small, tmp_path):
     assert (base.family, base.title, base.precision) == ("sd15", "cats", "fp32")
 
 
+QKV = "double_blocks.0.img_attn.qkv"
+FLUX = {f"{QKV}.weight": (384, 128), "img_in.weight": (128, 64)}
+CLIP_WORDS = "text_model.embeddings.token_embedding.weight"
+CLIP_L = {CLIP_WORDS: (9, 768), "text_model.encoder.layers.11.mlp.fc1.bias": (9,)}
+T5_Q = "encoder.block.0.layer.0.SelfAttention.q"
+T5 = {
+    f"{T5_Q}.weight": (8, 2),
+    "encoder.block.0.layer.1.DenseReluDense.wi_1.weight": (8, 2),
+    "encoder.final_layer_norm.weight": (2,),
+}
+T5_POSITIONS = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"
+
 # What a file holds, by names and shapes as its makers write them, and what the sentence must say.
 WRONG = {
     "inpainting": (SD15 | {INPUT: (32, 9, 3, 3)}, "is an inpainting model"),
@@ -94,12 +106,50 @@ WRONG = {
     "VAE": ({"decoder.conv_in.weight": (2, 4, 3, 3), "encoder.conv_in.weight": (2, 3, 3, 3)}, "is a VAE alone"),
     "VAE with prefix": ({"first_stage_model.decoder.conv_in.weight": (2, 4, 3, 3)}, "is a VAE alone"),
     "text encoder": ({"text_model.encoder.layers.0.mlp.fc1.weight": (8, 2)}, "is a text encoder alone"),
-    "T5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": (8, 2)}, "is a text encoder alone"),
+    "a smaller T5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": (8, 2)}, "is a text encoder alone"),
+    "UMT5": (T5 | {T5_POSITIONS: (32, 2)}, "is a text encoder alone"),
+    "a half of T5-XXL": (
+        {name: shape for name, shape in T5.items() if "final" not in name},
+        "is a text encoder alone",
+    ),
+    "T5-XXL": (T5, "is the text encoder T5-XXL"),
+    "T5-XXL with a scale": (T5 | {"scaled_fp8": (0,), f"{T5_Q}.scale_weight": ()}, "is the text encoder T5-XXL"),
+    "T5-XXL with scales": (T5 | {f"{T5_Q}.weight_scale": (8, 1)}, "is T5-XXL in a precision that can't be read"),
+    "CLIP-L": (CLIP_L, "is the text encoder CLIP-L"),
+    "CLIP-G": (CLIP_L | {CLIP_WORDS: (9, 1280)}, "is a text encoder alone"),
+    "VAE of Flux": ({"decoder.conv_in.weight": (32, 16, 3, 3)}, "is the autoencoder of Flux or SD3"),
+    "VAE of Flux.2": ({"decoder.conv_in.weight": (32, 32, 3, 3)}, "is a VAE alone"),
     "ESRGAN": ({"conv_first.weight": (8, 3, 3, 3), "conv_body.weight": (8, 8, 3, 3)}, "is an upscaler"),
     "old ESRGAN": ({"model.0.weight": (8, 3, 3, 3), "model.1.sub.0.x": (2,)}, "is an upscaler"),
     "refiner": ({INPUT: (32, 4, 3, 3), "conditioner.embedders.0.model.ln_final.bias": (2,)}, "is the SDXL refiner"),
     "SD3": ({f"{UNET}joint_blocks.0.x_block.mlp.fc1.bias": (2,)}, "is a Stable Diffusion 3 model"),
-    "Flux": ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,)}, "is a Flux model, which can't be trained yet"),
+    "a piece of Flux": ({"double_blocks.7.img_attn.norm.key_norm.scale": (2,)}, "is only a piece of a Flux model"),
+    "Flux of diffusers": (
+        {"transformer_blocks.0.attn.add_q_proj.weight": (2, 2), "single_transformer_blocks.0.attn.to_q.weight": (2, 2)},
+        "is a Flux model in the layout of diffusers",
+    ),
+    "the first file of Flux of diffusers": (
+        {"transformer_blocks.0.attn.add_q_proj.weight": (2, 2), "x_embedder.weight": (2, 2)},
+        "is a Flux model in the layout of diffusers",
+    ),
+    "Flux with scales": (FLUX | {f"{QKV}.scale_weight": (6, 1)}, "is a Flux model in a precision that can't be read"),
+    "Flux Fill": (FLUX | {"img_in.weight": (128, 384)}, "is Flux Fill"),
+    "Flux Canny": (
+        {f"{UNET}{name}": shape for name, shape in (FLUX | {"img_in.weight": (128, 128)}).items()},
+        "is Flux Depth or Flux Canny",
+    ),
+    "Flux Redux": ({"redux_up.weight": (9, 3), "redux_down.weight": (3, 9)}, "is Flux Redux"),
+    "IP-Adapter of Flux": (
+        {"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": (2, 2)},
+        "is an IP-Adapter",
+    ),
+    "ControlNet of Flux": ({"controlnet_blocks.0.weight": (2, 2), f"{QKV}.weight": (6, 2)}, "is a ControlNet"),
+    "Chroma": (FLUX | {"distilled_guidance_layer.in_proj.weight": (2, 2)}, "is a Chroma model"),
+    "Flux.2": (FLUX | {"double_stream_modulation_img.lin.weight": (2, 2)}, "is a Flux.2 model"),
+    "HunyuanVideo": (
+        {"double_blocks.0.img_attn_qkv.weight": (2, 2), "txt_in.individual_token_refiner.blocks.0.norm1.bias": (2,)},
+        "is a Hunyuan model",
+    ),
     "Stable Cascade": ({"clip_txt_mapper.weight": (2, 2)}, "is a Stable Cascade model"),
     "CosXL": (SD15 | {"edm_vpred.sigma_max": (1,)}, "is an EDM model"),
     "U-Net": ({"input_blocks.0.0.weight": (32, 4, 3, 3)}, "is a U-Net alone, without text encoder and VAE"),
@@ -164,7 +214,12 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("index", "unet", "sentence"),
     [
-        ({"_class_name": "FluxPipeline"}, {}, "is a FluxPipeline, which can't be trained"),
+        (
+            {"_class_name": "FluxPipeline"},
+            None,
+            "is a Flux model in the layout of diffusers",
+        ),
+        ({"_class_name": "KandinskyPipeline"}, {}, "is a KandinskyPipeline, which can't be trained"),
         ({"_class_name": "X", "text_encoder": ["a", "b"]}, {"in_channels": 9}, "is a X whose U-Net takes 9 channels"),
         ({"text_encoder": ["a", "b"]}, {}, "has no weights in safetensors format in its folder unet"),
     ],

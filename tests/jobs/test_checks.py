@@ -11,6 +11,7 @@ import pytest
 from lora_trainer.config import Config, Subset
 from lora_trainer.jobs.checks import faults
 from lora_trainer.jobs.work import Prepare, Work, absolute
+from tests.flux_files import make_flux
 from tests.jobs.conftest import WorkOf
 
 
@@ -41,6 +42,22 @@ def test_every_problem_comes_at_once(work_of: WorkOf, tmp_path: Path) -> None:
     assert found["base_model"] == found["vae"] == "there is no such file"
     assert found["subsets"] == "there is no such folder"
     assert found["output_folder"].endswith("file is no folder")
+
+
+def test_a_flux_base_needs_its_parts(work_of: WorkOf, tmp_path: Path) -> None:
+    files = make_flux(tmp_path / "made")
+    base = tmp_path / "base" / "flux.safetensors"
+    base.parent.mkdir()
+    files.transformer.rename(base)
+    settings = {part: str(path) for part, path in files.parts.items()} | {"base_model": str(base)}
+
+    assert told(work_of(**settings)) == {}
+    lacking = told(work_of(**settings | {"clip_l": None, "t5xxl": str(tmp_path / "gone"), "ae": settings["t5xxl"]}))
+    assert lacking == {
+        "clip_l": "CLIP-L of this Flux model is missing",
+        "t5xxl": "there is no such file",
+        "ae": "holds the text encoder T5-XXL, which can't be used as Autoencoder",
+    }
 
 
 def test_an_empty_config_is_told_as_the_settings_tell_it() -> None:

@@ -32,6 +32,16 @@ def test_of_nothing_nothing_is_known() -> None:
     assert "Nothing was measured" in found.why
 
 
+def test_of_flux_nothing_is_known_from_other_families() -> None:
+    flux = replace(CONFIG, family="flux")
+    found = estimate(flux, 100, [RUN, XL])
+    assert (found.seconds, found.peak_mb) == (None, None)
+    assert "with such a model" in found.why
+    measured = run(base="flux1-dev.safetensors", family="flux", pixels=1024 * 1024 * 2, train="unet", peak_mb=9000.0)
+    assert estimate(flux, 100, [measured, XL]).peak_mb == 9000.0
+    assert estimate(CONFIG, 100, [RUN, measured]).peak_mb == RUN.peak_mb
+
+
 def test_the_same_settings_are_no_guess() -> None:
     found = estimate(CONFIG, 100, [run(rank=64, seconds_per_step=7.0), RUN, XL])
     assert (found.seconds, found.peak_mb, found.guess) == (30 + 200, 6000.0, False)

@@ -32,6 +32,7 @@ def test_a_cell_says_all_that_the_host_has_to_know() -> None:
     base = Drawing("base.safetensors", "red", "blurred", 9, 6.5, "Euler a", 64, 96, 42, clip_skip=2)
     assert GRID.drawing(Cell(1), files) == base
     assert GRID.drawing(Cell(1, 1, 0), files) == replace(base, loras=((Path("b"), 0.7),))
+    assert replace(GRID, guidance=3.5).drawing(Cell(1), files) == replace(base, guidance=3.5)
 
 
 def test_a_grid_and_its_pictures_are_there_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lora_trainer.config import Config, Subset
+from tests.flux_files import FluxFiles, make_flux
 from tests.make_base import make_base
 
 CAPTIONS = ("blob, red, left", "blob, green, right", "blob, blue, left", "blob, grey, right")
@@ -27,6 +28,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def xl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("base") / "small_xl.safetensors"
     return make_base("sdxl", path, small=True, seed=3)
+
+
+@pytest.fixture(scope="session")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> FluxFiles:
+    return make_flux(tmp_path_factory.mktemp("flux"), seed=3)
 
 
 @pytest.fixture

@@ -50,6 +50,14 @@ FACTS = {
         "add_embedding.linear_2": None,
         "conv_norm_out": None,
     },
+    "flux": {
+        "lora_unet_double_blocks_0_img_attn_qkv": 0,
+        "double_blocks.18.txt_mod.lin": 18,
+        "lora_unet_single_blocks_0_linear1": 19,
+        "single_blocks.37.modulation.lin": 56,
+        "img_in": None,
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1": None,
+    },
 }
 
 
@@ -119,7 +127,7 @@ def test_every_attention_of_sdxl_lies_in_its_block() -> None:
     assert resnets == Counter((1, 2, 4, 5, 7, 8, 9, 11, *range(12, 21)))
 
 
-@pytest.mark.parametrize(("family", "count"), [("sd15", 25), ("sd2", 25), ("sdxl", 21)])
+@pytest.mark.parametrize(("family", "count"), [("sd15", 25), ("sd2", 25), ("sdxl", 21), ("flux", 57)])
 def test_a_shape_has_one_weight_per_block(family: str, count: int) -> None:
     assert block_count(family) == count
     assert all(len(block_weights(shape, family)) == count for shape in SHAPES)
@@ -135,6 +143,8 @@ def test_shapes_in_closed_form() -> None:
     assert block_weights("cosine", "sd15") == pytest.approx([*sine[::-1], 1, *sine[::-1]])
     eighths = [i / 8 for i in range(9)]
     assert block_weights("linear", "sdxl") == pytest.approx([*eighths, 1, 1, 1, *eighths])
+    double, single = ([i / last for i in range(last + 1)] for last in (18, 37))
+    assert block_weights("linear", "flux") == pytest.approx([*double, *single])
 
 
 def test_a_base_is_added_to_a_shape() -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lora_trainer.training.held import AsIs
 from lora_trainer.training.lora import NO_DROPOUTS, Dropouts, Layer, LoraLayer, LoraNetwork, LowRankLinear, Target
 
 
@@ -31,7 +32,7 @@ def test_single_node_gradients_are_those_of_finite_differences() -> None:
     weight, bias = draw(7, 5).detach(), draw(7).detach()
 
     def forward(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        return LowRankLinear.apply(x, weight, bias, down, up, 0.7)
+        return LowRankLinear.apply(x, bias, down, up, 0.7, AsIs(), weight)
 
     assert torch.autograd.gradcheck(forward, (x, down, up))
 

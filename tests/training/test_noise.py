@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lora_trainer.training.noise import draw_noise, draw_timestep, perturb
+from lora_trainer.training.noise import draw_noise, perturb
 
 SHAPE = (4, 16, 24)
 
@@ -128,17 +127,3 @@ def test_no_perturbation_leaves_the_noise_and_the_generator_alone() -> None:
     noise, draws = many(1)[0], generator()
     assert perturb(noise, 0.0, draws) is noise
     assert torch.equal(draws.get_state(), generator().get_state())
-
-
-def test_timesteps_are_uniform_between_their_bounds() -> None:
-    draws = generator()
-    counts = Counter(draw_timestep(draws, 10, 20) for _ in range(5000))
-    assert sorted(counts) == list(range(10, 20))
-    assert all(400 < count < 600 for count in counts.values())
-
-
-@pytest.mark.parametrize(
-    ("minimum", "maximum", "only"), [(500, 500, 500), (0, 0, 0), (1000, 1000, 999), (999, 1000, 999)]
-)
-def test_equal_bounds_give_that_one_timestep(minimum: int, maximum: int, only: int) -> None:
-    assert draw_timestep(generator(), minimum, maximum) == only

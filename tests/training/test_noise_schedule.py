@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -130,3 +131,17 @@ def test_the_dtype_is_kept(pair: Pair) -> None:
 def test_an_unknown_prediction_type_is_refused() -> None:
     with pytest.raises(ValueError, match="must be 'epsilon' or 'v'"):
         NoiseSchedule("sample")
+
+
+def test_timesteps_are_uniform_between_their_bounds() -> None:
+    draws, schedule = torch.Generator().manual_seed(1), NoiseSchedule()
+    counts = Counter(schedule.draw(draws, (8, 8), 10, 20) for _ in range(5000))
+    assert sorted(counts) == list(range(10, 20))
+    assert all(400 < count < 600 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "only"), [(500, 500, 500), (0, 0, 0), (1000, 1000, 999), (999, 1000, 999)]
+)
+def test_equal_bounds_give_that_one_timestep(minimum: int, maximum: int, only: int) -> None:
+    assert NoiseSchedule().draw(torch.Generator(), (8, 8), minimum, maximum) == only

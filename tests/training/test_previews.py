@@ -8,12 +8,20 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,7 +32,7 @@ from lora_trainer.training.families.text import Conditioning
 from lora_trainer.training.loop import train
 from lora_trainer.training.models import Models, load_models
 from lora_trainer.training.plan import make_plan
-from lora_trainer.training.previews import Preview, sample, save_preview
+from lora_trainer.training.previews import Preview, sample, sample_flow, save_preview
 
 # numpy's, about torch tensors among arrays inside diffusers
 
@@ -234,6 +242,60 @@ def test_ddim_is_its_closed_form(prediction_type: str, steps: int) -> None:
         before = signal[max(t - stride, 0)]
         x = math.sqrt(before) * clean + math.sqrt(1 - before) * noise
     np.testing.assert_allclose(found.numpy(), x, atol=1e-4, rtol=1e-4)
+
+
+class ToyFlow(torch.nn.Module):
+    """A velocity for `FluxPipeline`, which is told what `toy_flow` is told."""
+
+    def __init__(self, guided: bool):
+        super().__init__()
+        self.config = SimpleNamespace(guidance_embeds=guided, in_channels=64)
+        self.device, self.dtype = CPU, torch.float32
+
+    def forward(
+        self, hidden_states: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: Any
+    ) -> tuple[torch.Tensor]:
+        return (toy_flow(hidden_states, timestep * 1000, encoder_hidden_states.mean()),)
+
+
+def toy_flow(noisy: torch.Tensor, timesteps: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
+    return noisy * torch.cos(timesteps / 300).view(-1, *(1,) * (noisy.ndim - 1)) - said
+
+
+@pytest.mark.parametrize(("guidance", "shift"), [(3.5, True), (None, False)], ids=["dev", "schnell"])
+@pytest.mark.parametrize(("width", "height", "steps"), [(256, 256, 4), (512, 768, 7), (64, 64, 1)])
+def test_a_flow_is_followed_as_by_diffusers_flux_pipeline(
+    guidance: float | None, shift: bool, width: int, height: int, steps: int
+) -> None:
+    preview = replace(PREVIEW, width=width, height=height, steps=steps, negative_prompt=None, guidance=guidance)
+    text = conditioning(0.3)
+    found = sample_flow(
+        preview, lambda noisy, timesteps, text: toy_flow(noisy, timesteps, text.context.mean()), text, device=CPU
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=shift)
+    models = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipeline = FluxPipeline(scheduler, transformer=ToyFlow(shift), **models)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 16, height // 8, width // 8, generator=torch.Generator().manual_seed(5))
+    packed = pipeline._pack_latents(noise, 1, 16, height // 8, width // 8)
+    drawn = pipeline(
+        prompt_embeds=text.context, pooled_prompt_embeds=torch.zeros(1, 2), latents=packed, width=width, height=height,
+        num_inference_steps=steps, guidance_scale=3.5, output_type="latent",
+    ).images  # fmt: skip
+    expected = pipeline._unpack_latents(drawn, height, width, 8)[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_straight_way_to_a_picture_ends_there() -> None:
+    picture = torch.randn(16, 8, 8)
+    for steps in (1, 5):
+        found = sample_flow(
+            replace(PREVIEW, steps=steps, guidance=3.5),
+            lambda noisy, timesteps, text: (noisy - picture) / (timesteps / 1000),
+            conditioning(0.0),
+            device=CPU,
+        )
+        torch.testing.assert_close(found, picture, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

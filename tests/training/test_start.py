@@ -128,6 +128,11 @@ def test_every_layout_is_read_as_ours(tmp_path: Path, layout: Callable[[Tensors,
         ("lora_unet_up_blocks_9_upsamplers_0_conv", "sdxl", "lora_unet_up_blocks_9_upsamplers_0_conv"),
         ("lora_unet_mid_block_upsamplers_0_conv", "sdxl", "lora_unet_mid_block_upsamplers_0_conv"),
         ("transformer.transformer_blocks.0.attn.to_q", "sdxl", "transformer.transformer_blocks.0.attn.to_q"),
+        ("transformer.transformer_blocks.0.attn.to_q", "flux", "transformer.transformer_blocks.0.attn.to_q"),
+        ("diffusion_model.single_blocks.3.modulation.lin", "flux", "lora_unet_single_blocks_3_modulation_lin"),
+        ("lora_unet_double_blocks_0_img_attn_qkv", "flux", "lora_unet_double_blocks_0_img_attn_qkv"),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "flux", "lora_te1_text_model_encoder_layers_0_mlp_fc1"),
+        ("lora_unet_double_blocks_0_img_attn_qkv", "sdxl", "lora_unet_double_blocks_0_img_attn_qkv"),
     ],
 )
 def test_keys_of_other_names(module: str, family: str, key: str) -> None:

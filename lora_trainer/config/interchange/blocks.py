@@ -26,7 +26,7 @@ OURS = {"cosine": "cosine", "sine": "sine", "linear": "linear", "reverse_linear"
 
 def block_arguments(config: Config) -> dict[str, str]:
     """The block-wise settings of a config whose family's defaults are filled in, as `network_args`."""
-    if not config.block_wise or config.family not in BLOCKS:
+    if not config.block_wise or config.family == "flux":
         return {}
     arguments = _written_weights(config.block_lr_weights, config.family)
     if config.block_ranks:
@@ -65,7 +65,7 @@ def _listed(numbers: tuple[float, ...]) -> str:
 
 def _block_wise(source: Given) -> Any:
     arguments = ("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_dims", "block_alphas")
-    if any(source.get(f"network_args.{name}") for name in arguments) and not _is_lycoris(source):
+    if any(source.get(f"network_args.{name}") for name in arguments) and not (_is_lycoris(source) or _is_flux(source)):
         return Changed(True, "blocks differ, as the lists say")
     return False
 
@@ -74,14 +74,25 @@ def _is_lycoris(source: Given) -> bool:
     return "lycoris" in str(source.get("network_module"))
 
 
+def _is_flux(source: Given) -> bool:
+    return source.family == "flux"
+
+
+def _refuse_lists(source: Given) -> None:
+    """Of kinds of network that treat all blocks alike."""
+    if _is_lycoris(source):
+        raise Unsupported("LyCORIS treats all blocks alike, and so does the config")
+    if _is_flux(source):
+        raise Unsupported("sd-scripts has no such lists for Flux either")
+
+
 def _weights(source: Given) -> Any:
     """A shape where both halves have the same one, else a number for each block."""
     given = {part: source.get(f"network_args.{part}_lr_weight") for part in ("down", "mid", "up")}
     threshold = source.number("network_args.block_lr_zero_threshold")
     if not any(given.values()):
         return None
-    if _is_lycoris(source):
-        raise Unsupported("LyCORIS has no weights for blocks, and neither has the config")
+    _refuse_lists(source)
     shape, plus, lift = str(given["down"]).partition("+")
     if given["down"] == given["up"] and shape in OURS and not given["mid"] and not threshold:
         return OURS[shape] + plus + lift
@@ -128,8 +139,7 @@ def _numbers(source: Given, name: str) -> tuple[float, ...] | None:
     text = source.get(f"network_args.{name}")
     if not text:
         return None
-    if _is_lycoris(source):
-        raise Unsupported("LyCORIS has no ranks for blocks, and neither has the config")
+    _refuse_lists(source)
     try:
         numbers = tuple(float(number) for number in str(text).split(","))
     except ValueError:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lora_trainer.config.conversion import plain
-from lora_trainer.config.interchange.blocks import block_arguments
+from lora_trainer.config.interchange.blocks import BLOCK_READERS, block_arguments
 from lora_trainer.config.interchange.conversion import Changed, Unsupported
 from lora_trainer.config.interchange.facts import DEFAULTS, SCRIPTS
 from lora_trainer.config.interchange.folders import parts_of
 from lora_trainer.config.interchange.previews import prompt_line
 from lora_trainer.config.interchange.report import Line, Report, written
-from lora_trainer.config.networks import network_args, network_module
+from lora_trainer.config.networks import FLUX_BLOCKS, LYCORIS_ARGS, network_args, network_module
 from lora_trainer.config.settings import SETTINGS, SUBSET_SETTINGS, Config, Subset
+from lora_trainer.config.validation import caption_changes
 
 Arguments = Mapping[str, Any]
 PREPARED = (
     "dataset_name", "background", "tagger", "tag_threshold", "character_threshold", "excluded_tags", "tag_underscores",
     "existing_captions", "overwrite",
 )  # fmt: skip
-IN_PROMPTS = ("preview_prompts", "negative_prompt", "preview_size", "preview_steps", "preview_cfg", "preview_seed")
+IN_PROMPTS = (
+    "preview_prompts", "negative_prompt", "preview_size", "preview_steps", "preview_cfg", "preview_guidance",
+    "preview_seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,31 @@ def to_sd_scripts(config: Config, total_steps: int | None = None) -> Exported:
 
 def _network(config: Config, report: Report) -> Arguments:
     """What stands in `network_args`: convolutions, dropouts, blocks, and the kind where LyCORIS makes it."""
-    blocks = block_arguments(config)
-    if blocks and network_module(config) != "networks.lora":
-        report.unsupported.append(Line("block_wise = true", "", f"LyCORIS treats all blocks of a {config.kind} alike"))
-        blocks = {}
-    arguments = [f"{name}={value}" for name, value in {**network_args(config), **blocks}.items()]
+    values = {**network_args(config), **block_arguments(config)}
+    for name, reason in _alike(config).items():
+        report.unsupported.append(Line(written({name: getattr(config, name)}), "", reason))
+        values = {key: value for key, value in values.items() if f"network_args.{key}" not in SAYING[name]}
+    arguments = [f"{name}={value}" for name, value in values.items()]
     if arguments:
         told = "convolutions, dropouts, blocks" if config.kind in ("LoRA", "LoCon") else f"kind = {config.kind}"
         report.taken.append(Line(told, written({"network_args": arguments})))
     return {"network_args": arguments} if arguments else {}
+
+
+SAYING = {
+    "block_wise": tuple(argument for name in BLOCK_READERS for argument in SETTINGS[name].kohya),
+    **{name: SETTINGS[name].kohya for name in FLUX_BLOCKS},
+}
+
+
+def _alike(config: Config) -> dict[str, str]:
+    """The settings that treat blocks differently where the network cannot, and why."""
+    flux = config.family == "flux"
+    different = {name: getattr(config, name) for name in ("block_wise", *(FLUX_BLOCKS if flux else ()))}
+    if config.kind in LYCORIS_ARGS:
+        reason = f"LyCORIS treats all blocks of a {config.kind} alike"
+        return {name: reason for name, value in different.items() if value not in (False, "all")}
+    return {"block_wise": "sd-scripts has no such lists for Flux"} if flux and config.block_wise else {}
 
 
 def _settled(config: Config, report: Report) -> Config:
@@ -114,6 +135,12 @@ def _family(config: Config) -> Arguments:
     return {"v2": True} if config.family == "sd2" else {}
 
 
+def _part_of_flux(config: Config, name: str) -> Arguments:
+    if getattr(config, name) is None:
+        raise Unsupported("sd-scripts does not look for the file; give its path")
+    return {name: getattr(config, name)}
+
+
 def _prediction_type(config: Config) -> Arguments | Changed:
     if config.prediction_type == "auto":
         return Changed({}, 'sd-scripts does not look into the base and takes it for epsilon; set "v" for a v model')
@@ -144,6 +171,8 @@ def _bucket_step(config: Config) -> Arguments:
 
 
 def _shuffle_tags(config: Config) -> Arguments | Changed:
+    if config.shuffle_tags is None and config.family == "flux":
+        return Changed({}, "sd-scripts cannot tell tags from sentences, and with Flux they are taken for sentences")
     if config.shuffle_tags is None:
         return Changed({"shuffle_caption": True}, "sd-scripts cannot tell tags from sentences, which it shuffles too")
     return {"shuffle_caption": True} if config.shuffle_tags else {}
@@ -170,6 +199,8 @@ def _cache_latents(config: Config) -> Arguments:
 
 
 def _cache_text(config: Config) -> Arguments:
+    if config.family == "flux" and config.cache_text == "auto":
+        return {} if caption_changes(config) else _cached("cache_text_encoder_outputs", "memory")
     if config.family in ("sdxl", "flux"):
         return _cached("cache_text_encoder_outputs", config.cache_text)
     if config.cache_text in ("memory", "disk"):
@@ -189,15 +220,16 @@ def _mixed_precision(config: Config) -> Arguments | Changed:
 
 
 def _base_precision(config: Config) -> Arguments:
-    if config.base_precision == "fp8":
-        return {"fp8_base": True}
+    if config.base_precision == "fp8":  # for Flux the first would hold T5-XXL so, too
+        return {"fp8_base_unet" if config.family == "flux" else "fp8_base": True}
     if config.base_precision in ("auto", {"no": "fp32"}.get(config.mixed_precision, config.mixed_precision)):
         return {}
     raise Unsupported("sd-scripts holds the base in the precision it computes in")
 
 
 def _gradient_checkpointing(config: Config) -> Arguments:
-    return {"gradient_checkpointing": True} if config.gradient_checkpointing == "on" else {}
+    swaps = config.family == "flux" and config.swap_blocks > 0  # where ours does it unasked
+    return {"gradient_checkpointing": True} if swaps or config.gradient_checkpointing == "on" else {}
 
 
 def _attention(config: Config) -> Arguments:
@@ -209,7 +241,7 @@ def _seed(config: Config) -> Arguments:
 
 
 def _text_encoder_lr(config: Config) -> Arguments | Changed:
-    if isinstance(config.text_encoder_lr, tuple) and config.family != "flux":
+    if isinstance(config.text_encoder_lr, tuple):
         return Changed({"text_encoder_lr": config.text_encoder_lr[0]}, "sd-scripts has one rate for both encoders")
     return {"text_encoder_lr": config.text_encoder_lr}
 
@@ -246,8 +278,24 @@ def _scale_v_pred_loss(config: Config) -> Arguments:
     return {"scale_v_pred_loss_like_noise_pred": True} if config.scale_v_pred_loss else {}
 
 
+def _huber_schedule(config: Config) -> Arguments:
+    if config.huber_schedule == "snr" and config.family == "flux":
+        raise Unsupported("sd-scripts ends the run with it for Flux")
+    return {"huber_schedule": config.huber_schedule}
+
+
 def _kind(config: Config) -> Arguments:
-    return {"network_module": "networks.lora_flux" if config.family == "flux" else network_module(config)}
+    return {"network_module": network_module(config)}
+
+
+def _timestep_bound(config: Config, name: str) -> Arguments:
+    if config.family == "flux" and getattr(config, name) != SETTINGS[name].default:
+        raise Unsupported("sd-scripts does not look at it for Flux")
+    return {name: getattr(config, name)}
+
+
+def _timestep_sampling(config: Config) -> Arguments:
+    return {"timestep_sampling": config.timestep_sampling, "model_prediction_type": "raw"}
 
 
 def _save_precision(config: Config) -> Arguments:
@@ -290,6 +338,8 @@ def _nothing(config: Config) -> Arguments:
 
 CONVERSIONS: dict[str, Callable[[Config], Arguments | Changed]] = {
     "family": _family,
+    **{name: partial(_part_of_flux, name=name) for name in ("clip_l", "t5xxl", "ae")},
+    "t5_tokenizer": _nothing,  # sd-scripts fetches its own
     "prediction_type": _prediction_type,
     "zero_terminal_snr": _zero_terminal_snr,
     "subsets": _nothing,
@@ -313,8 +363,11 @@ CONVERSIONS: dict[str, Callable[[Config], Arguments | Changed]] = {
     "optimizer": _optimizer,
     "train": _train,
     "scale_v_pred_loss": _scale_v_pred_loss,
+    "huber_schedule": _huber_schedule,
     "kind": _kind,
     "block_wise": _nothing,
+    **{name: partial(_timestep_bound, name=name) for name in ("min_timestep", "max_timestep")},
+    "timestep_sampling": _timestep_sampling,
     "save_precision": _save_precision,
     "save_state": _save_state,
     "preview_sampler": _preview_sampler,
@@ -333,8 +386,9 @@ def _prompts(config: Config, report: Report) -> Iterator[str]:
     size = config.preview_size or (512, 512)
     for prompt in config.preview_prompts:
         text = prompt.replace("{trigger}", config.trigger_word)
-        negative, seed = config.negative_prompt, config.preview_seed
-        yield prompt_line(text, negative, size, seed, config.preview_steps, config.preview_cfg)
+        flux, seed, steps = config.family == "flux", config.preview_seed, config.preview_steps
+        strength = f"g {config.preview_guidance:g}" if flux else f"l {config.preview_cfg:g}"
+        yield prompt_line(text, "" if flux else config.negative_prompt, size, seed, steps, strength)
 
 
 def _dataset(config: Config, report: Report) -> dict[str, Any]:

@@ -43,6 +43,9 @@ DEFAULTS: dict[str, Any] = {
     "timestep_sampling": "sigma",
     "discrete_flow_shift": 3.0,
     "guidance_scale": 3.5,
+    "model_prediction_type": "sigma_scaled",
+    "network_args.train_double_block_indices": "all",
+    "network_args.train_single_block_indices": "all",
     "output_name": "last",
     "save_precision": "float",
     "sample_sampler": "ddim",
@@ -64,9 +67,10 @@ IDLE: dict[str, Any] = {
     "huber_scale": 1.0,
     "sigmoid_scale": 1.0,
     "weighting_scheme": "uniform",
+    "logit_std": 1.0,
+    "mode_scale": 1.29,
     "model_type": "flux",
     "model_prediction_type": "raw",
-    "t5xxl_max_token_length": 512,
     "save_model_as": "safetensors",
     "dynamo_backend": "no",
     "network_args.preset": "full",
@@ -78,7 +82,8 @@ IDLE: dict[str, Any] = {
 NO_EFFECT = frozenset((
     "max_data_loader_n_workers", "persistent_data_loader_workers", "vae_batch_size", "text_encoder_batch_size",
     "skip_cache_check", "cache_info", "no_half_vae", "lowram", "highvram", "lowvram", "mem_eff_attn", "split_attn",
-    "disable_mmap_load_safetensors", "cpu_offload_checkpointing", "blocks_to_swap", "tokenizer_cache_dir",
+    "disable_mmap_load_safetensors", "cpu_offload_checkpointing", "single_blocks_to_swap", "double_blocks_to_swap",
+    "tokenizer_cache_dir",
     "logging_dir", "log_with", "log_prefix", "log_tracker_name", "log_tracker_config", "log_config",
     "wandb_api_key", "wandb_run_name", "console_log_level", "console_log_file", "console_log_simple",
     "output_config", "config_file", "dataset_config", "debug_dataset", "ddp_timeout", "ddp_gradient_as_bucket_view",
@@ -89,12 +94,16 @@ NO_EFFECT = frozenset((
     "base_weights_multiplier", "fused_backward_pass", "num_cpu_threads_per_process", "num_processes",
     "num_machines", "gpu_ids", "multi_gpu", "main_process_port", "dynamo_mode", "dynamo_use_fullgraph",
     "dynamo_use_dynamic", "extra_accelerate_launch_args", "validation_seed",
+    "network_args.verbose",
 ))  # fmt: skip
+
+RANKS_OF_LAYERS = (
+    "img_attn", "txt_attn", "img_mlp", "txt_mlp", "img_mod", "txt_mod", "single", "single_mod",
+)  # fmt: skip
 
 # What will be missing where an argument is given that has no setting here.
 MISSING: dict[str, str] = {
     "adaptive_noise_scale": "it needs a noise offset",
-    "apply_t5_attn_mask": "the T5's padding is seen by the model",
     "async_upload": "nothing is uploaded",
     "base_weights": "no LoRA is merged into the base before training",
     "caption_separator": "tags are separated by commas only",
@@ -134,11 +143,10 @@ MISSING: dict[str, str] = {
     "secondary_separator": "tags are separated by commas only",
     "sigmoid_scale": "noise levels are drawn otherwise",
     "skip_until_initial_step": "a run begins at its first step",
-    "split_mode": "the whole model is trained at once",
     "stop_text_encoder_training": "the text encoder is trained to the end",
-    "t5xxl_max_token_length": "the T5 reads 512 tokens",
     "token_warmup_min": "captions have all their tags from the first step",
     "token_warmup_step": "captions have all their tags from the first step",
+    "train_t5xxl": "of Flux's text encoders CLIP-L alone is trained",
     "validate_every_n_epochs": "no validation is done",
     "validate_every_n_steps": "no validation is done",
     "validation_split": "no pictures are set aside for validation",
@@ -149,7 +157,17 @@ MISSING: dict[str, str] = {
     "network_args.conv_block_dims": "3x3 convolutions have one rank in all blocks",
     "network_args.conv_block_alphas": "3x3 convolutions have one alpha in all blocks",
     "network_args.decompose_both": "LoKr's small matrix is kept whole",
+    "network_args.ggpo_beta": "no noise is added to the weights",
+    "network_args.ggpo_sigma": "no noise is added to the weights",
     "network_args.full_matrix": "LoKr's large matrix is of the rank given",
+    **dict.fromkeys(
+        (f"network_args.{name}_dim" for name in RANKS_OF_LAYERS), "all layers of a Flux block have one rank"
+    ),
+    "network_args.in_dims": "the layers before Flux's blocks are not trained",
+    "network_args.network_reg_dims": "ranks are given by blocks, not by names of layers",
+    "network_args.network_reg_lrs": "learning rates are given by blocks, not by names of layers",
+    "network_args.split_qkv": "query, key and value share one LoRA, as they share one layer",
+    "network_args.train_t5xxl": "of Flux's text encoders CLIP-L alone is trained",
     "network_args.loraplus_lr_ratio": "both halves of the LoRA learn at the same rate",
     "network_args.loraplus_text_encoder_lr_ratio": "both halves of the LoRA learn at the same rate",
     "network_args.loraplus_unet_lr_ratio": "both halves of the LoRA learn at the same rate",

@@ -29,6 +29,7 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")
 VARIABLE = re.compile(r"%~?\w+%?|\$\{?\w+|!\w+!")
 PROMPT_OPTIONS = {
     "negative_prompt": "n", "width": "w", "height": "h", "seed": "d", "sample_steps": "s", "scale": "l",
+    "guidance_scale": "g",
 }  # fmt: skip
 LORA_CONFIG = "lora_trainer.config"
 KNOWN = frozenset(

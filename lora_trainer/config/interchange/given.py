@@ -11,6 +11,7 @@ from typing import Any
 from lora_trainer.config.interchange.facts import DEFAULTS
 
 LISTS = ("network_args", "optimizer_args", "lr_scheduler_args")  # of name=value
+NO_BLOCK = dict.fromkeys(("train_double_block_indices", "train_single_block_indices"), "none")  # is not: not given
 
 
 class Given:
@@ -53,7 +54,7 @@ def given(
     filled = {name: value for name, value in arguments.items() if not _is_empty(value)}
     for argument in pairs(filled.pop("network_args", ())):
         name, _, value = argument.partition("=")
-        if not _is_empty(value.strip()):
+        if NO_BLOCK.get(name.strip()) == value.strip() or not _is_empty(value.strip()):
             filled[f"network_args.{name.strip()}"] = value.strip().strip("\"'")
     return Given(filled, family, spelled, tuple(name for name, value in arguments.items() if _is_empty(value)))
 

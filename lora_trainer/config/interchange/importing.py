@@ -61,6 +61,9 @@ def from_sd_scripts(source: Source, count_steps: CountSteps = lambda config: Non
     config = _with_warmup(values, config, source.total_steps, count_steps, report)
     config = _sound(_without_effect(config, report), report)
     _leftovers(values, report)
+    if whole and values.family == "flux" and "model_prediction_type" not in values:
+        scaled = "the model's output is taken as it is (raw), which sd-scripts does only where it is told so"
+        report.unsupported.append(Line("no model_prediction_type", "", scaled))
     if whole and "network_module" not in values:
         missing = "a LoRA is trained; a config for whole models wants a higher learning rate here"
         report.unsupported.append(Line("no network_module", "", missing))
@@ -127,6 +130,9 @@ def _with_previews(source: Given, config: Config, report: Report) -> Config:
             report.unsupported.append(Line(written({"sample_prompts": prompts}), "", reason))
         return config
     values, unknown = preview_settings(prompts)
+    if source.family == "flux" and str(values.pop("preview_cfg", 1)) not in ("1", "1.0"):
+        alone = "previews of Flux follow their guidance (--g) alone"
+        report.unsupported.append(Line("--l in sample_prompts", "", alone))
     kept: dict[str, Any] = {}
     for name, value in values.items():
         try:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 OPTION = re.compile(r"\s--(\w+)\s+")
-SETTING = {"n": "negative_prompt", "s": "preview_steps", "l": "preview_cfg", "d": "preview_seed"}
+SETTING = {
+    "n": "negative_prompt", "s": "preview_steps", "l": "preview_cfg", "g": "preview_guidance", "d": "preview_seed",
+}  # fmt: skip
 
 
 def preview_settings(lines: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
@@ -34,7 +36,7 @@ def preview_settings(lines: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     return {"preview_prompts": prompts, **values} if prompts else {}, unknown
 
 
-def prompt_line(prompt: str, negative: str, size: tuple[int, int], seed: int, steps: int, cfg: float) -> str:
-    """One preview in a line."""
-    options = f"--w {size[0]} --h {size[1]} --d {seed} --s {steps} --l {cfg:g}"
+def prompt_line(prompt: str, negative: str, size: tuple[int, int], seed: int, steps: int, strength: str) -> str:
+    """One preview in a line; `strength`: "l 7", a CFG scale, or "g 3.5", Flux's guidance."""
+    options = f"--w {size[0]} --h {size[1]} --d {seed} --s {steps} --{strength}"
     return f"{prompt} --n {negative} {options}" if negative else f"{prompt} {options}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lora_trainer.config.interchange.blocks import BLOCK_READERS
@@ -165,6 +166,12 @@ def _base_precision(source: Given) -> Read:
     return None
 
 
+def _swap_blocks(source: Given) -> Read:
+    if source.on("split_mode") and "blocks_to_swap" not in source:
+        return Changed(18, "sd-scripts does so in place of split_mode")
+    return int(source.number("blocks_to_swap"))
+
+
 def _gradient_checkpointing(source: Given) -> Read:
     if "gradient_checkpointing" not in source:
         return None
@@ -196,12 +203,12 @@ def _text_encoder_lr(source: Given) -> Read:
     rates = source.get("text_encoder_lr")
     if isinstance(rates, str):
         rates = rates.replace(",", " ").split()
-    if isinstance(rates, list) and len(rates) > 1 and source.family != "flux":
+    if isinstance(rates, list) and len(rates) > 1:
         first = fitted(rates[0], SETTINGS["text_encoder_lr"])
         same = all(str(rate) == str(rates[0]) for rate in rates)
-        return first if same else Changed(first, "sd-scripts uses the first one for both text encoders")
-    if isinstance(rates, list) and len(rates) > 1:
-        rates = [fitted(rate, SETTINGS["learning_rate"]) for rate in rates[:2]]
+        of_both = "sd-scripts uses the first one for both text encoders"
+        reason = "of Flux's text encoders CLIP-L alone is trained" if source.family == "flux" else of_both
+        return first if same else Changed(first, reason)
     return None if rates is None else fitted(rates, SETTINGS["text_encoder_lr"])
 
 
@@ -285,7 +292,8 @@ def _kind(source: Given) -> Read:
         raise Unsupported(f"{what} is not among the kinds of network, and a LoRA is trained")
     if source.on("network_args.dora_wd") and KINDS[algorithm] == "LoRA":
         return _dora(source)
-    kind = "LoCon" if KINDS[algorithm] == "LoRA" and _conv_rank(source) else KINDS[algorithm]
+    convolutions = _conv_rank(source) and source.family != "flux"
+    kind = "LoCon" if KINDS[algorithm] == "LoRA" and convolutions else KINDS[algorithm]
     if module in LYCORIS and str(source.get("network_args.preset") or "full") not in PRESETS:
         return Changed(kind, "the preset is not known: attention and feed-forward layers and convolutions are trained")
     return kind
@@ -327,8 +335,26 @@ def _conv_alpha(source: Given) -> Read:
     return (alpha or rank) if "network_args.conv_alpha" in source else usual or rank
 
 
+def _chosen_blocks(source: Given, kind: str) -> Read:
+    """`kind`: "double" or "single"; train_blocks names the one that is trained."""
+    chosen = source.get(f"network_args.train_{kind}_block_indices")
+    if chosen != "all" and _module(source) in LYCORIS:
+        raise Unsupported("LyCORIS trains all blocks, and so does the config")
+    return chosen if source.get("network_args.train_blocks") in (None, "all", kind) else "none"
+
+
 def _dropout(source: Given) -> Read:
     return source.number("network_args.dropout") or source.number("network_dropout")
+
+
+# ---- noise
+
+
+def _timestep_bound(source: Given, name: str) -> Read:
+    value = value_of(source, SETTINGS[name])
+    if source.family == "flux" and value not in (None, 0, SETTINGS[name].default):
+        return Changed(SETTINGS[name].default, "sd-scripts does not look at it for Flux")
+    return value
 
 
 # ---- saving and previews
@@ -387,6 +413,9 @@ ALSO = {
     "masked_loss": ("conditioning_data_dir",),
     "dropout": ("network_args.dropout",),
     "schedule": ("lr_scheduler_type",),
+    "swap_blocks": ("split_mode",),
+    "double_blocks": ("network_args.train_blocks",),
+    "single_blocks": ("network_args.train_blocks",),
     "save_every_epochs": ("save_n_epoch_ratio",),
     "preview_every_epochs": ("sample_every_n_steps",),
 }
@@ -406,6 +435,7 @@ READERS: dict[str, Callable[[Given], Read]] = {
     "cache_latents": _cache_latents,
     "cache_text": _cache_text,
     "base_precision": _base_precision,
+    "swap_blocks": _swap_blocks,
     "gradient_checkpointing": _gradient_checkpointing,
     "attention": _attention,
     "seed": _seed,
@@ -421,8 +451,12 @@ READERS: dict[str, Callable[[Given], Read]] = {
     "alpha": _alpha,
     "conv_rank": _conv_rank,
     "conv_alpha": _conv_alpha,
+    "double_blocks": partial(_chosen_blocks, kind="double"),
+    "single_blocks": partial(_chosen_blocks, kind="single"),
     **BLOCK_READERS,
     "dropout": _dropout,
+    "min_timestep": partial(_timestep_bound, name="min_timestep"),
+    "max_timestep": partial(_timestep_bound, name="max_timestep"),
     "output_name": _output_name,
     "save_every_epochs": _save_every_epochs,
     "save_precision": _save_precision,

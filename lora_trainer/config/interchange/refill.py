@@ -35,6 +35,7 @@ ALSO = {  # what no setting records under its own name
     "ss_timestep_sampling": "timestep_sampling",
     "ss_discrete_flow_shift": "discrete_flow_shift",
     "ss_guidance_scale": "guidance_scale",
+    "ss_apply_t5_attn_mask": "apply_t5_attn_mask",
     "ss_model_prediction_type": "model_prediction_type",
 }
 

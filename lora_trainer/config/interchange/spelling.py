@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from lora_trainer.config.interchange.command_line import arguments_of
-from lora_trainer.config.interchange.given import pairs, split
+from lora_trainer.config.interchange.facts import RANKS_OF_LAYERS
+from lora_trainer.config.interchange.given import NO_BLOCK, pairs, split
 from lora_trainer.config.interchange.report import Line, written
 from lora_trainer.config.interchange.source import Source
 
@@ -39,6 +40,10 @@ OF_LYCORIS = (
     "conv_dim", "conv_alpha", "use_tucker", "use_cp", "use_scalar", "rank_dropout", "rank_dropout_scale",
     "module_dropout", "bypass_mode", "dora_wd", "train_norm", "factor", "decompose_both", "rescaled",
 )  # fmt: skip
+OF_FLUX = (
+    *(f"{name}_dim" for name in RANKS_OF_LAYERS), "in_dims", *NO_BLOCK, "ggpo_beta", "ggpo_sigma", "split_qkv",
+    "train_t5xxl",
+)  # fmt: skip
 CONVOLUTIONS = ("conv_dim", "conv_alpha")
 TYPES: dict[str, tuple[str, tuple[str, ...]]] = {  # LoRA_type -> module, and which fields become its arguments
     "Standard": ("networks.lora", OF_KOHYA),
@@ -47,17 +52,18 @@ TYPES: dict[str, tuple[str, tuple[str, ...]]] = {  # LoRA_type -> module, and wh
     "Kohya LoKr": ("networks.lokr", (*CONVOLUTIONS, "rank_dropout", "module_dropout", "use_tucker", "factor")),
     "Kohya DyLoRA": ("networks.dylora", (*OF_KOHYA, *CONVOLUTIONS, "unit")),
     "LoRA-FA": ("networks.lora_fa", OF_KOHYA),
-    "Flux1": ("networks.lora_flux", ("rank_dropout", "module_dropout")),
+    "Flux1": ("networks.lora_flux", (*OF_FLUX, "rank_dropout", "module_dropout")),
     "Flux1 OFT": ("networks.oft_flux", ()),
 }
 ALGORITHMS = {"native fine-tuning": "full"}
 FIELDS = frozenset(  # of the GUI, where LoRA_type does not pass them on
-    (*OF_KOHYA, *OF_LYCORIS, "unit", "constrain", "train_on_input", "model_list", "noise_offset_type", "epoch",
+    (*OF_KOHYA, *OF_LYCORIS, *OF_FLUX,
+     "unit", "constrain", "train_on_input", "model_list", "noise_offset_type", "epoch",
      "LyCORIS_preset", "conv_alphas", "conv_dims", "no_token_padding", "save_as", "lr_warmup", "sdxl", "t5xxl_lr",
      "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio", "train_blocks", "use_wandb",
      "flux1_checkbox", "sd3_checkbox", "additional_parameters", "mem_eff_save", "fp8_base_unet",
      "guidance_scale", "discrete_flow_shift", "timestep_sampling", "apply_t5_attn_mask", "model_prediction_type",
-     "t5xxl_max_token_length", "ae", "clip_l", "t5xxl", "split_mode", "split_qkv", "train_t5xxl", "logit_mean",
+     "t5xxl_max_token_length", "ae", "clip_l", "t5xxl", "split_mode", "train_lora_ggpo", "logit_mean",
      "logit_std", "mode_scale", "weighting_scheme", "stop_text_encoder_training_pct")
 )  # fmt: skip
 ONLY_FLUX = (
@@ -72,7 +78,8 @@ FOREIGN = {"sd3": "SD3", "hunyuan": "HunyuanImage", "anima": "Anima", "lumina": 
 
 def respelled(source: Source) -> Source:
     """The source in the names that sd-scripts has today."""
-    values = {name: value for name, value in source.arguments.items() if not _empty(value)}
+    given = source.arguments.items()
+    values = {name: value for name, value in given if NO_BLOCK.get(name) == value or not _empty(value)}
     left = tuple(name for name in source.arguments if name not in values)
     source = replace(source, arguments=values, left=(*source.left, *left))
     if "LoRA_type" in values or "max_resolution" in values:
@@ -189,12 +196,15 @@ def _network(values: Values) -> None:
     """The network's module and arguments, as the GUI puts them together from LoRA_type and its fields."""
     kind = str(values["LoRA_type"])
     module, fields = TYPES.get(kind, ("lycoris.kohya", OF_LYCORIS))
-    arguments = _moved(values, {name: name for name in fields if not _off(values.get(name))})
+    said = [name for name in fields if NO_BLOCK.get(name, "") == values.get(name) or not _off(values.get(name))]
+    arguments = _moved(values, {name: name for name in said})
     if kind.startswith("LyCORIS/") or kind == "LoCon":
         algorithm = kind.rpartition("/")[2].lower()
         arguments += [f"algo={ALGORITHMS.get(algorithm, algorithm)}", f"preset={values.pop('LyCORIS_preset', 'full')}"]
     elif kind not in TYPES:
         module = kind
+    elif kind == "Flux1" and _on(values.get("split_mode")):
+        arguments.append("train_blocks=single")  # the GUI does so; without it all are trained, whatever is chosen
     ratios = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
     arguments += _moved(values, {name: name for name in ratios if not _off(values.get(name))})
     values["network_module"] = module

@@ -25,7 +25,7 @@ KINDS = {
     "near-duplicate": "Look at them: what they share is learned more strongly; keep the best.",
     "no-caption": "Tag it, or write a caption: without one, it is trained with the name in its folder's, or with none.",
     "empty-caption": "Tag it, or write a caption: with none, it teaches what a picture without a prompt looks like.",
-    "cut-off": "Shorten the caption, or raise max_token_length to 150 or 225.",
+    "cut-off": "Shorten the caption, or raise max_token_length to 150 or 225, for Flux t5_length to 512.",
     "no-picture": "Put its picture beside it, or delete it; nothing is trained from it.",
 }
 

@@ -88,11 +88,11 @@ def _draw(drawing: Drawing, target: Path) -> None:
 
     if drawing.checkpoint not in sd_models.checkpoint_aliases:
         raise HostProblem(f"The WebUI has no base model {drawing.checkpoint}. Choose one from its list.")
-    sampler = _sampler(drawing.sampler)
+    arguments = {**_sampler(drawing.sampler), **_guidance(drawing.guidance)}
     with _known(drawing.loras) as names, _without_history():
         shared.state.begin(job=JOB)
         try:
-            picture, words = _made(drawing, sampler, names)
+            picture, words = _made(drawing, arguments, names)
         except HostProblem:
             raise
         except Exception as error:  # the WebUI raises plain ones, too, and so may any of its extensions
@@ -104,8 +104,8 @@ def _draw(drawing: Drawing, target: Path) -> None:
         images.save_image_with_geninfo(picture, words, str(temporary), extension=".png")
 
 
-def _made(drawing: Drawing, sampler: dict[str, str], names: Sequence[str]) -> tuple[Any, str]:
-    """The picture, and the WebUI's words to it."""
+def _made(drawing: Drawing, arguments: dict[str, Any], names: Sequence[str]) -> tuple[Any, str]:
+    """The picture, and the WebUI's words to it; `arguments` are those that WebUIs call differently."""
     from modules import processing, shared
 
     overridden: dict[str, Any] = {"sd_model_checkpoint": drawing.checkpoint}
@@ -123,7 +123,7 @@ def _made(drawing: Drawing, sampler: dict[str, str], names: Sequence[str]) -> tu
             do_not_save_samples=True,
             do_not_save_grid=True,
             override_settings=overridden,
-            **sampler,
+            **arguments,
         )
     ) as asked:
         made = processing.process_images(asked)
@@ -148,6 +148,17 @@ def _sampler(name: str) -> dict[str, str]:
     if sampler not in sd_samplers.all_samplers_map or not f"{name} ".startswith(f"{sampler} "):
         raise HostProblem(f"The WebUI has no sampler {name}.")
     return {"sampler_name": sampler, "scheduler": schedule} if schedule else {"sampler_name": sampler}
+
+
+def _guidance(guidance: float | None) -> dict[str, float]:
+    """Forge's argument for it; A1111 knows no Flux."""
+    from modules import processing
+
+    if guidance is None:
+        return {}
+    if not hasattr(processing.StableDiffusionProcessingTxt2Img, "distilled_cfg_scale"):
+        raise HostProblem("This WebUI makes no pictures with a Flux. Draw the grid as a job.")
+    return {"distilled_cfg_scale": guidance}
 
 
 # ---- LoRAs

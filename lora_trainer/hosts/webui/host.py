@@ -22,11 +22,22 @@ class WebUI:
 
         return [Path(getattr(shared.cmd_opts, "lora_dir", None) or Path(paths.models_path, "Lora")).absolute()]
 
+    def part_folders(self) -> list[Path]:
+        """Forge's, which A1111 has in part; with the tokenizers that Forge carries."""
+        from modules import paths, shared
+
+        from lora_trainer.inspecting.parts import TOKENIZERS
+
+        own = [Path(paths.models_path, name) for name in ("text_encoder", "VAE", "CLIP")]
+        named = (getattr(shared.cmd_opts, name, None) for name in ("text_encoder_dir", "vae_dir"))
+        told = [Path(folder) for folder in named if folder]
+        return [folder.absolute() for folder in (*own, *told, Path(paths.script_path, TOKENIZERS))]
+
     def checkpoints(self) -> list[tuple[str, Path]]:
+        """With those that Forge makes pictures with, and the trainer can't read (GGUF)."""
         from modules import sd_models
 
-        found = ((info.name, Path(info.filename)) for info in list(sd_models.checkpoints_list.values()))
-        return [(name, path) for name, path in found if path.suffix != ".gguf"]  # Forge lists those, too
+        return [(info.name, Path(info.filename)) for info in list(sd_models.checkpoints_list.values())]
 
     def refresh_checkpoints(self) -> None:
         from modules import sd_models

@@ -21,7 +21,7 @@ class Family(Protocol):
 
     A model is loaded frozen, in eval mode, in the precision and on the device asked for; BadInput if it can't be.
     A flow-matching transformer is a family like any other: its text encoders' `encode` gives T5's states as `context`
-    and CLIP's as `pooled`, and its `denoise` packs the latents and predicts the velocity.
+    and CLIP's as `pooled`, and its `denoise` predicts the velocity.
     """
 
     @property
@@ -38,7 +38,15 @@ class Family(Protocol):
         """The base's own or that of `vae_file`; without `decoder` one that only encodes."""
         ...
 
-    def load_denoiser(self, base: BaseModel, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any: ...
+    def load_denoiser(
+        self, base: BaseModel, dtype: torch.dtype, device: torch.device | str = "cpu", hold: str | None = None,
+        swap_blocks: int = 0,
+    ) -> Any:  # fmt: skip
+        """`hold`: what its layers' weights are rounded to, "fp8" or "nf4"; None leaves them as they are computed with.
+
+        `swap_blocks`: how many blocks' weights stay in host memory, where the family has such blocks.
+        """
+        ...
 
     def denoise(
         self,
@@ -47,11 +55,13 @@ class Family(Protocol):
         timesteps: torch.Tensor,
         conditioning: Conditioning,
         sizes: torch.Tensor | None = None,
+        guidance: float = 1.0,
     ) -> torch.Tensor:
         """The model's prediction for `noisy` latents (B, C, H, W), in their shape.
 
         `sizes` (B, 6), in pixels: the picture's height and width before it was resized, the cut's top and left, the
-        height and width it is shown at. Families that are not told sizes leave it unread.
+        height and width it is shown at. `guidance`: a scale that a model may have been distilled to follow. Families
+        that are not told these leave them unread.
         """
         ...
 
@@ -66,6 +76,10 @@ class Family(Protocol):
 
 def family_of(base: BaseModel) -> Family:
     """The family that `base` belongs to."""
+    if base.family == "flux":
+        from lora_trainer.training.families.flux.family import Flux
+
+        return Flux(FAMILIES[base.family])
     from lora_trainer.training.families.sd import StableDiffusion
 
     return StableDiffusion(FAMILIES[base.family])

@@ -16,6 +16,7 @@ from lora_trainer.inspecting.facts import EOS_ID, NORM_GROUPS, Facts, TextEncode
 Shapes = Mapping[str, tuple[int, ...]]
 Metadata = Mapping[str, str]
 
+T5_HEAD = 64
 SIZE_WIDTH = 256  # of the sinusoidal embedding of each of the six numbers of size that SDXL is told
 _DOWNSAMPLER = re.compile(r"input_blocks\.(\d+)\.0\.op\.weight")
 
@@ -69,6 +70,9 @@ def vae_config(shapes: Shapes, facts: Facts, metadata: Metadata) -> dict[str, An
         "latent_channels": shapes["decoder.conv_in.weight"][1],
         "norm_num_groups": _norm_groups(metadata),
         "scaling_factor": float(metadata.get("lora_trainer.vae_scale", facts.latent_scale)),
+        "shift_factor": facts.latent_shift or None,
+        "use_quant_conv": not facts.latent_shift,  # the families whose latents are shifted have left these out
+        "use_post_quant_conv": not facts.latent_shift,
     }
 
 
@@ -95,6 +99,24 @@ def text_config(shapes: Shapes, facts: TextEncoderFacts, heads: int) -> dict[str
         "pad_token_id": facts.pad_token_id,
         "bos_token_id": EOS_ID - 1,
         "eos_token_id": EOS_ID,
+    }
+
+
+def t5_config(shapes: Shapes) -> dict[str, Any]:
+    """Config of `T5EncoderModel` from the layout of T5 v1.1's encoder, whose heads are 64 wide."""
+    first = "encoder.block.0.layer."
+    tokens = shapes["shared.weight" if "shared.weight" in shapes else "encoder.embed_tokens.weight"]
+    return {
+        "vocab_size": tokens[0],
+        "d_model": tokens[1],
+        "d_kv": T5_HEAD,
+        "num_heads": shapes[f"{first}0.SelfAttention.q.weight"][0] // T5_HEAD,
+        "d_ff": shapes[f"{first}1.DenseReluDense.wi_0.weight"][0],
+        "num_layers": _children("encoder.block.", shapes),
+        "relative_attention_num_buckets": shapes[f"{first}0.SelfAttention.relative_attention_bias.weight"][0],
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "use_cache": False,
     }
 
 

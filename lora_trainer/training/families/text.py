@@ -20,10 +20,14 @@ Tokens = tuple[list[int], list[float]]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the model is told of a batch: `context` (B, T, C) for cross attention, `pooled` (B, P) if it takes one."""
+    """What the model is told of a batch: `context` (B, T, C) for attention, `pooled` (B, P) if it takes one.
+
+    `mask` (B, T), bool: which places of the context are seen; None where all are.
+    """
 
     context: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class TextEncoders:
         `weighted`: `(tag:1.2)` multiplies its tokens' hidden states, `( ) [ ]` are not part of the text.
         Gradients flow to the encoders' weights where these ask for it.
         """
-        tokens = [_tokenize(text, max_token_length, weighted) for text in texts]
+        tokens = [tokenize(text, max_token_length, weighted) for text in texts]
         encoded = [self._run(place, [ids for ids, _ in tokens], max_token_length, clip_skip) for place in self._places]
         context = torch.cat([hidden for hidden, _ in encoded], dim=-1)
         if weighted:
@@ -61,8 +65,8 @@ class TextEncoders:
     ) -> tuple[Tensor, Tensor | None]:
         """One encoder's hidden states (B, T, C), and its pooled output (B, P) of the first 75 tokens."""
         encoder, pad = self.encoders[place], self.facts.text_encoders[place].pad_token_id
-        chunks = torch.tensor([chunk for ids in tokens for chunk in _chunks(ids, max_token_length, pad)])
-        out = encoder(chunks.to(encoder.device), output_hidden_states=True)
+        ids = torch.tensor([chunk for text in tokens for chunk in chunks(text, max_token_length, pad)])
+        out = encoder(ids.to(encoder.device), output_hidden_states=True)
         if self.facts.penultimate:
             hidden = out.hidden_states[-2]
         else:
@@ -71,7 +75,7 @@ class TextEncoders:
         return _joined(hidden, len(tokens)), pooled
 
 
-def _tokenize(text: str, longest: int, weighted: bool) -> Tokens:
+def tokenize(text: str, longest: int, weighted: bool = False) -> Tokens:
     """Token ids without BOS and EOS, and the weight of each, at most `longest`."""
     ids: list[int] = []
     weights: list[float] = []
@@ -82,15 +86,15 @@ def _tokenize(text: str, longest: int, weighted: bool) -> Tokens:
     return ids[:longest], weights[:longest]
 
 
-def _chunks(ids: list[int], longest: int, pad: int) -> list[list[int]]:
+def chunks(ids: list[int], longest: int, pad: int) -> list[list[int]]:
     """`longest` / 75 times BOS, up to 75 tokens, EOS, and padding up to 77."""
     tokenizer = clip_tokenizer()
-    chunks = []
+    found = []
     for start in range(0, longest, CHUNK):
         part = ids[start : start + CHUNK]
         padding = [pad] * (CHUNK - len(part))
-        chunks.append([tokenizer.bos_token_id, *part, tokenizer.eos_token_id, *padding])
-    return chunks
+        found.append([tokenizer.bos_token_id, *part, tokenizer.eos_token_id, *padding])
+    return found
 
 
 def _joined(hidden: Tensor, texts: int) -> Tensor:

@@ -81,6 +81,8 @@ def back(exported: Exported, family: str) -> Config:
 def effective(config: Config, family: str) -> dict[str, Any]:
     """Every value that means something, with what the family and other settings fill in."""
     config = replace(config, family=family).for_family(family)
+    if config.swap_blocks and family == "flux":  # with which ours checkpoints unasked
+        config = replace(config, gradient_checkpointing="on")
     if config.max_steps:  # whole steps are told, and no epochs
         steps = round(config.max_steps * config.warmup_percent / 100)
         config = replace(config, warmup_percent=steps / config.max_steps * 100, epochs=10)
@@ -95,8 +97,9 @@ def test_what_sd_scripts_is_told_comes_back(config: Config) -> None:
     if problems(config):
         return
     result = effective(back(to_sd_scripts(config), config.family), config.family)
-    if config.family == "flux":  # which predicts neither, and has no word for it
-        result = {name: value for name, value in result.items() if name not in ("prediction_type", "zero_terminal_snr")}
+    if config.family == "flux":  # for which sd-scripts does not look at them
+        unread = ("prediction_type", "zero_terminal_snr", "min_timestep", "max_timestep")
+        result = {name: value for name, value in result.items() if name not in unread}
     wanted = {name: value for name, value in effective(config, config.family).items() if name in result}
     assert {
         name: pytest.approx(value) if isinstance(value, float) else value for name, value in wanted.items()
@@ -144,7 +147,10 @@ def test_the_vae_never_runs_in_fp16() -> None:
     assert "no_half_vae" not in told(mixed_precision="bf16")
 
 
-@pytest.mark.parametrize(("family", "script"), [("sd15", "train_network.py"), ("sdxl", "sdxl_train_network.py")])
+@pytest.mark.parametrize(
+    ("family", "script"),
+    [("sd15", "train_network.py"), ("sdxl", "sdxl_train_network.py"), ("flux", "flux_train_network.py")],
+)
 def test_the_script(family: str, script: str) -> None:
     assert to_sd_scripts(replace(SOUND, family=family)).script == script
 
