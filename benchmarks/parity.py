@@ -19,15 +19,17 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.parity_cases import CASES, Case
 from benchmarks.peer import find_python
 from lora_trainer.packages import activate
 
+Results = dict[str, dict[str, Any]]
+AnyCase = TypeVar("AnyCase", bound=Case)
 FAMILIES = ("sd15", "sdxl")
 LOSS_BAR, WEIGHTS_BAR = 1e-4, 1e-3
 
@@ -35,20 +37,29 @@ LOSS_BAR, WEIGHTS_BAR = 1e-4, 1e-3
 def main() -> int:
     arguments = _arguments()
     activate()
+    with tempfile.TemporaryDirectory() as folder:
+        return run_cases(chosen_cases(arguments), arguments, Path(folder), lambda results: results)
+
+
+def run_cases(
+    cases: Mapping[str, Case], arguments: argparse.Namespace, folder: Path, summary: Callable[[Results], object]
+) -> int:
+    """Runs the cases, with their bases in `folder`; after each, the `summary` of all results is written as JSON.
+
+    Returns 1 if one of them differs without a known reason.
+    """
     import torch
 
     from benchmarks.parity_run import measured
 
     torch.set_num_threads(arguments.threads)
     python = find_python(arguments.sd_scripts, arguments.python)
-    cases = chosen_cases(arguments)
-    results: dict[str, dict[str, Any]] = {}
+    results: Results = {}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        for name, case in cases.items():
-            results[name] = result = measured(name, case, arguments, python, Path(folder))
-            print(line(name, result), flush=True)
-            arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    for name, case in cases.items():
+        results[name] = result = measured(name, case, arguments, python, folder)
+        print(line(name, result), flush=True)
+        arguments.json.write_text(json.dumps(summary(results), indent=1), encoding="utf-8")
     table = markdown(results, time.monotonic() - began)
     if arguments.table:
         arguments.table.write_text(table, encoding="utf-8")
@@ -58,20 +69,25 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sd-scripts", type=Path, required=True, help="a folder with sd-scripts")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--table", type=Path, help="write the results as a table in Markdown, too")
-    parser.add_argument("--python", type=Path, help="the Python that runs sd-scripts (default: found or installed)")
-    parser.add_argument("--cases", nargs="+", metavar="NAME", help=f"some of: {', '.join(CASES)}")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-                        help="settings of our config: a case of your own, or added to the --cases named")  # fmt: skip
+    add_arguments(parser, CASES)
     parser.add_argument("--family", choices=FAMILIES, help="for --set, and to run the cases of one family only")
     parser.add_argument("--base", type=Path, help="a checkpoint instead of the small one")
     parser.add_argument("--pictures", type=Path, help="a folder of pictures with captions instead of drawn ones")
     parser.add_argument("--resolution", type=int, default=128)
+    return parser.parse_args()
+
+
+def add_arguments(parser: argparse.ArgumentParser, cases: Iterable[str]) -> None:
+    """What the parity benchmarks of all families take."""
+    parser.add_argument("--sd-scripts", type=Path, required=True, help="a folder with sd-scripts")
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--table", type=Path, help="write the results as a table in Markdown, too")
+    parser.add_argument("--python", type=Path, help="the Python that runs sd-scripts (default: found or installed)")
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help=f"some of: {', '.join(cases)}")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+                        help="settings of our config: a case of your own, or added to the --cases named")  # fmt: skip
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
 
 
 def chosen_cases(arguments: argparse.Namespace) -> dict[str, Case]:
@@ -82,10 +98,20 @@ def chosen_cases(arguments: argparse.Namespace) -> dict[str, Case]:
     own = shlex.join(arguments.set)
     if own and not arguments.cases:
         return {f"{each} {own}": Case(each, own) for each in ([family] if family else FAMILIES)}
-    if unknown := [name for name in arguments.cases or () if name not in CASES]:
-        raise SystemExit(f"No such case: {', '.join(unknown)}. There are: {', '.join(CASES)}.")
-    found = {name: CASES[name] for name in arguments.cases or CASES if family in (None, CASES[name].family)}
-    return {name: replace(case, changes=f"{case.changes} {own}".strip()) for name, case in found.items()}
+    of_family = {name: case for name, case in named(CASES, arguments.cases).items() if family in (None, case.family)}
+    return changed(of_family, own)
+
+
+def named(cases: Mapping[str, AnyCase], names: Iterable[str] | None) -> dict[str, AnyCase]:
+    """Those of these names, or all where there are none."""
+    if unknown := [name for name in names or () if name not in cases]:
+        raise SystemExit(f"No such case: {', '.join(unknown)}. There are: {', '.join(cases)}.")
+    return {name: cases[name] for name in names or cases}
+
+
+def changed(cases: Mapping[str, AnyCase], settings: str) -> dict[str, AnyCase]:
+    """The cases with more settings, as `--set` takes them."""
+    return {name: replace(case, changes=f"{case.changes} {settings}".strip()) for name, case in cases.items()}
 
 
 def verdict(result: Mapping[str, Any]) -> str:

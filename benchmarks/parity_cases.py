@@ -13,13 +13,14 @@ PROJECTION = "conditioner.embedders.1.model.text_projection"
 class Case:
     """Changes to our config, as `--set` takes them; `pictures` names a folder of `sample_pictures.FOLDERS`.
 
-    `symmetric` is explained at `make_small_base`.
+    `symmetric` is explained at `make_small_base`. `why`: a difference on purpose that the plan does not show.
     """
 
     family: str
     changes: str = ""
     pictures: str = "fitting"
     symmetric: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ DIFFERENCES = (
     ),
     Difference(
         "dropout leaves out as many values, but others: convolutions' lie in memory in another order here",
-        lambda plan: plan.config.dropout > 0,
+        lambda plan: plan.config.dropout > 0 and plan.base.family != "flux",
     ),
     Difference(
         "a resized picture's values are rounded by one level otherwise, up to 8 in 100,000",
@@ -88,6 +89,10 @@ DIFFERENCES = (
             tuple(placement.resized) != tuple(picture.size)
             for picture, placement in zip(plan.pictures, plan.placements)
         ),
+    ),
+    Difference(
+        "noise levels keep to the range of timesteps; sd-scripts' Flux leaves it unread",
+        lambda plan: plan.base.family == "flux" and (plan.config.min_timestep > 0 or plan.config.max_timestep < 1000),
     ),
     Difference(
         "crops and colours are drawn otherwise, and nothing is injected for them",

@@ -7,14 +7,18 @@ import json
 import math
 import shlex
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.flux_base import BASES, flux_base
+from benchmarks.flux_cases import FluxCase
 from benchmarks.parity_cases import Case, explanation
 from benchmarks.peer import PeerFailed, run_peer
 from benchmarks.sample_pictures import make_pictures
@@ -42,23 +46,40 @@ def measured(name: str, case: Case, arguments: argparse.Namespace, python: Path,
 
 
 def run_case(case: Case, arguments: argparse.Namespace, python: Path, workspace: Path) -> dict[str, Any]:
-    base = arguments.base or workspace / f"{case.family}{'' if case.symmetric else '-turned'}.safetensors"
-    if not base.exists():
-        make_small_base(case.family, base, case.symmetric)
+    base, sizes = base_of(case, arguments, workspace)
     pictures = arguments.pictures or make_pictures(workspace, case.pictures)
     with tempfile.TemporaryDirectory(dir=workspace) as folder:
         place = Path(folder)
         plan = make_plan(config_of(case, base, pictures, arguments, place / "ours"))
         start = place / "start.safetensors"
-        draws = prepare(plan, start) | {"sizes": None if arguments.base else SIZES[case.family]}
+        draws = prepare(plan, start) | {"sizes": sizes}
         plan = replace(plan, config=replace(plan.config, start_lora=str(start)))
-        losses, ours = run_ours(plan)
+        steps, ours = run_ours(plan)
         script, given = peer_arguments(plan, place)
         run = run_peer(
-            python, arguments.sd_scripts, script, given, place, threads=arguments.threads, cpu=True, draws=draws
-        )
-        found = compare(losses, [loss for _, loss in run.steps], load_lora(ours), load_lora(run.lora), load_lora(start))
-    return found | {"steps": len(losses), "changes": case.changes, "exception": explanation(plan)}
+            python, arguments.sd_scripts, script, given, place, threads=arguments.threads, cpu=True, draws=draws,
+            t5_tokenizer=plan.base.parts.get("t5_tokenizer"),
+        )  # fmt: skip
+        losses, their_losses = ([loss for _, loss in each] for each in (steps, run.steps))
+        found = compare(losses, their_losses, load_lora(ours), load_lora(run.lora), load_lora(start))
+    return found | {
+        "steps": len(steps),
+        "step_cpu_s": [median(each) for each in ([seconds for seconds, _ in steps], run.cpu_s)],
+        "changes": case.changes,
+        "exception": case.why or explanation(plan),
+    }
+
+
+def base_of(case: Case, arguments: argparse.Namespace, workspace: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The case's base, and the sizes that sd-scripts has to be told of a small one."""
+    if arguments.base:
+        return arguments.base, None
+    if isinstance(case, FluxCase):
+        return flux_base(case.base, workspace), BASES[case.base].peer_sizes()
+    base = workspace / f"{case.family}{'' if case.symmetric else '-turned'}.safetensors"
+    if not base.exists():
+        make_small_base(case.family, base, case.symmetric)
+    return base, SIZES[case.family]
 
 
 def config_of(case: Case, base: Path, pictures: Path, arguments: argparse.Namespace, output: Path) -> Config:
@@ -107,16 +128,20 @@ def first_weights(models: Models, seed: int) -> dict[str, Tensor]:
     return tensors
 
 
-def run_ours(plan: Plan) -> tuple[list[float], Path]:
-    losses: list[float] = []
+def run_ours(plan: Plan) -> tuple[list[tuple[float, float]], Path]:
+    """Seconds of the CPU and loss of each step, and the saved LoRA."""
+    steps: list[tuple[float, float]] = []
+    last = time.process_time()
 
     def listen(event: str, /, **facts: Any) -> None:
+        nonlocal last
         if event == "progress":
-            losses.append(facts["loss"])
+            steps.append((time.process_time() - last, facts["loss"]))
+        last = time.process_time()
 
     outcome = train(plan.config, listen, fresh=True)
     assert outcome.lora is not None, "nobody stopped it"
-    return losses, outcome.lora
+    return steps, outcome.lora
 
 
 def peer_arguments(plan: Plan, place: Path) -> tuple[str, list[str]]:
@@ -147,6 +172,7 @@ def draws_of(plan: Plan, models: Models) -> dict[str, Any]:
     epochs = [[[paths[index] for index in batch] for batch in plan.batches(epoch)] for epoch in range(plan.epochs)]
     return {
         "seed": plan.seed,
+        "family": plan.base.family,
         "epochs": epochs,
         "latents": seeds,
         "accumulation": plan.config.gradient_accumulation,

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,12 +25,13 @@ ENVIRONMENTS = Path(__file__).with_name(".venv")  # a name that git, ruff and my
 PROGRAMS = ("bin/python", "Scripts/python.exe")
 NEEDS = ("torch", "accelerate", "transformers", "diffusers", "cv2", "einops", "ftfy", "imagesize", "rich",
          "safetensors", "toml", "voluptuous")  # fmt: skip
-# What sd-scripts would fetch for SD1.x and SDXL, for SDXL, and for SD2.x, and the token that pads texts there.
+# What sd-scripts would fetch for SD1.x, SDXL and Flux, for SDXL, and for SD2.x, and the token that pads texts there.
 TOKENIZERS = {
     "openai/clip-vit-large-patch14": "<|endoftext|>",
     "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": "<|endoftext|>",
     "stabilityai/stable-diffusion-2": "!",
 }
+T5_TOKENIZER = "google/t5-v1_1-xxl"
 
 
 class PeerFailed(Exception):
@@ -39,10 +41,12 @@ class PeerFailed(Exception):
 @dataclass(frozen=True)
 class PeerRun:
     """One training of sd-scripts. `steps`: (seconds, loss) of each optimizer step, the loss being the mean over its
-    batches. `start_s`: from the command to the first step's begin; `job_s`: to its end, the LoRA saved.
+    batches; `cpu_s`: seconds of the CPU in each, of all threads. `start_s`: from the command to the first step's begin;
+    `job_s`: to its end, the LoRA saved.
     """
 
     steps: tuple[tuple[float, float], ...]
+    cpu_s: tuple[float, ...]
     start_s: float
     job_s: float
     peak_rss_mb: float
@@ -130,17 +134,18 @@ def run_peer(
     threads: int | None = None,
     cpu: bool | None = None,
     draws: Mapping[str, Any] | None = None,
+    t5_tokenizer: Path | None = None,
 ) -> PeerRun:
-    """Runs `script` ("train_network" or "sdxl_train_network") of the sd-scripts in `folder` with its own `arguments`.
+    """Runs `script` (one of `peer_driver.TRAINERS`) of the sd-scripts in `folder` with its own `arguments`.
 
     They need not name a tokenizer: that is written into `workspace`, an existing folder, from the vocabulary that we
-    have, and so is what sd-scripts says, `peer.log`. `threads`: of torch on the CPU, by default as torch chooses.
-    `cpu`: keep away from a GPU, by default if our torch has none. `draws`: what `peer_draws.py` injects. PeerFailed
-    if the run fails.
+    have, and so is what sd-scripts says, `peer.log`; Flux needs a `t5_tokenizer` (tokenizer.json). `threads`: of torch
+    on the CPU, by default as torch chooses. `cpu`: keep away from a GPU, by default if our torch has none. `draws`:
+    what `peer_draws.py` injects. PeerFailed if the run fails.
     """
     record, orders, log = (workspace / name for name in ("peer.jsonl", "peer.json", "peer.log"))
     record.unlink(missing_ok=True)
-    cache = write_tokenizers(workspace / "tokenizers")
+    cache = write_tokenizers(workspace / "tokenizers", t5_tokenizer)
     order = {"folder": str(folder.resolve()), "script": script, "record": str(record.resolve()), "draws": draws,
              "arguments": [*arguments, "--tokenizer_cache_dir", str(cache.resolve())]}  # fmt: skip
     orders.write_text(json.dumps(order), encoding="utf-8")
@@ -157,6 +162,7 @@ def run_peer(
     end = events[-1]
     return PeerRun(
         steps=tuple((event["seconds"], event["loss"]) for event in events if event["event"] == "step"),
+        cpu_s=tuple(event["cpu"] for event in events if event["event"] == "step"),
         start_s=next(event["at"] for event in events if event["event"] == "begin") - began,
         job_s=ended - began,
         peak_rss_mb=end["peak_rss_mb"],
@@ -187,8 +193,8 @@ def _tail(log: Path) -> str:
     return "\n".join(line for line in lines[-25:])
 
 
-def write_tokenizers(folder: Path) -> Path:
-    """CLIP's tokenizers as transformers' `CLIPTokenizer` reads them from files; returns `folder`."""
+def write_tokenizers(folder: Path, t5_tokenizer: Path | None = None) -> Path:
+    """CLIP's tokenizers as transformers' `CLIPTokenizer` reads them from files, and T5's; returns `folder`."""
     from lora_trainer.training.families.tokenizer import BOS, EOS, clip_tokenizer
 
     for name, pad in TOKENIZERS.items():
@@ -199,4 +205,8 @@ def write_tokenizers(folder: Path) -> Path:
         described = special | {"do_lower_case": True, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}
         for file, content in (("special_tokens_map", special), ("tokenizer_config", described)):
             (place / f"{file}.json").write_text(json.dumps(content), encoding="utf-8")
+    if t5_tokenizer:
+        place = folder / T5_TOKENIZER.replace("/", "_")
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(t5_tokenizer, place / "tokenizer.json")
     return folder

@@ -22,14 +22,15 @@ from lora_trainer.training.randomness import random_for, seed_for
 
 def inject(draws: dict[str, Any]) -> None:
     """`draws`: `seed`; `epochs`, for each its batches of picture paths; `latents`, for each path the seeds of its
-    latents as it is and mirrored; `accumulation`; `sizes` of a small base, or None.
+    latents as it is and mirrored; `accumulation`; `family`; `sizes` of a small base, or None.
     """
+    own = import_module("benchmarks.peer_flux" if draws["family"] == "flux" else __name__)
     if draws["sizes"]:
-        shrink_models(draws["sizes"])
+        own.shrink_models(draws["sizes"])
     run = Run(draws)
     take_pictures(run)
-    take_latents(run)
-    take_noise(run)
+    take_places(run)
+    own.take_draws(run)
 
 
 def theirs(module: str) -> Any:
@@ -120,10 +121,8 @@ def check_epoch(dataset: Any, batches: list[list[str]]) -> None:
             raise RuntimeError(f"One batch of ours comes from several buckets of sd-scripts: {batch}")
 
 
-def take_latents(run: Run) -> None:
+def take_latents(run: Run, strategy: Any, trainer: Any) -> None:
     """The draw from the VAE's posterior, of pictures that are cached and of those that are not."""
-    strategy = theirs("library.strategy_sd").SdSdxlLatentsCachingStrategy
-    trainer = theirs("train_network").NetworkTrainer
     cache, encode_images = strategy.cache_batch_latents, trainer.encode_images_to_latents
 
     def cached(self: Any, vae: Any, infos: list[Any], *options: Any) -> None:
@@ -152,11 +151,31 @@ def take_latents(run: Run) -> None:
     trainer.encode_images_to_latents = encoded
 
 
+def take_places(run: Run) -> None:
+    """Which batch is in the loss; and what the network's dropouts draw."""
+    trainer = theirs("train_network").NetworkTrainer
+    process_batch = trainer.process_batch
+
+    def placed(self: Any, batch: Any, *models: Any, **options: Any) -> Any:
+        epoch, number = batch["place"]
+        run.place, run.encoded = (int(epoch), int(number)), 0
+        torch.manual_seed(run.dropout_seed())
+        return process_batch(self, batch, *models, **options)
+
+    trainer.process_batch = placed
+
+
+def take_draws(run: Run) -> None:
+    """Latents, noise and timesteps of SD1.x, SD2.x and SDXL."""
+    strategy = theirs("library.strategy_sd").SdSdxlLatentsCachingStrategy
+    take_latents(run, strategy, theirs("train_network").NetworkTrainer)
+    take_noise(run)
+
+
 def take_noise(run: Run) -> None:
-    """Noise, timesteps, and what the network's dropouts draw."""
-    train_util, trainer = theirs("library.train_util"), theirs("train_network").NetworkTrainer
+    """Noise and timesteps."""
+    train_util, position = theirs("library.train_util"), 0
     noise, timesteps = train_util.get_noise_noisy_latents_and_timesteps, train_util.get_timesteps
-    process_batch, position = trainer.process_batch, 0
 
     def noised(args: Any, scheduler: Any, latents: Any) -> Any:
         nonlocal position
@@ -172,16 +191,9 @@ def take_noise(run: Run) -> None:
             torch.manual_seed(run.seed_at("timestep", position))
             return timesteps(*bounds)
 
-    def placed(self: Any, batch: Any, *models: Any, **options: Any) -> Any:
-        epoch, number = batch["place"]
-        run.place, run.encoded = (int(epoch), int(number)), 0
-        torch.manual_seed(run.dropout_seed())
-        return process_batch(self, batch, *models, **options)
-
     theirs("library.custom_train_functions").random = SimpleNamespace(random=lambda: float(torch.rand(())))
     train_util.get_noise_noisy_latents_and_timesteps = noised
     train_util.get_timesteps = timed
-    trainer.process_batch = placed
 
 
 def shrink_models(sizes: dict[str, Any]) -> None:

@@ -18,7 +18,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-TRAINERS = {"train_network": "NetworkTrainer", "sdxl_train_network": "SdxlNetworkTrainer"}
+TRAINERS = {
+    "train_network": "NetworkTrainer",
+    "sdxl_train_network": "SdxlNetworkTrainer",
+    "flux_train_network": "FluxNetworkTrainer",
+}
 
 
 def main() -> None:
@@ -45,19 +49,22 @@ def main() -> None:
 
 
 class Record:
-    """Seconds and mean loss of each optimizer step, the time between two of them being the later one's."""
+    """Seconds, of the clock and of the CPU, and mean loss of each optimizer step.
+
+    The time between two of them is the later one's.
+    """
 
     def __init__(self, path: Path):
         self._path = path
         self._losses: list[Any] = []
-        self._last = 0.0
+        self._last = self._last_cpu = 0.0
 
     def write(self, **event: Any) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
     def begin(self) -> None:
-        self._last = time.monotonic()
+        self._last, self._last_cpu = time.monotonic(), time.process_time()
         self.write(event="begin", at=self._last)
 
     def batch(self, loss: Any) -> None:
@@ -65,9 +72,9 @@ class Record:
 
     def step(self) -> None:
         loss = sum(found.item() for found in self._losses) / len(self._losses)
-        now = time.monotonic()
-        self.write(event="step", seconds=now - self._last, loss=loss)
-        self._losses, self._last = [], now
+        now, cpu = time.monotonic(), time.process_time()
+        self.write(event="step", seconds=now - self._last, cpu=cpu - self._last_cpu, loss=loss)
+        self._losses, self._last, self._last_cpu = [], now, cpu
 
 
 def watch(record: Record) -> None:

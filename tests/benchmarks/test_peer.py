@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from benchmarks import peer
+from lora_trainer.training.families.flux.tokenizer import read_tokenizer
 from lora_trainer.training.families.tokenizer import clip_tokenizer
+from tests.flux_files import write_tokenizer
 
 WORDS = "1girl, Größe 3.5, it's (red:1.2) 猫 <tag>"
 STAND_IN = """
@@ -21,8 +23,8 @@ if "--fail" in orders["arguments"]:
     sys.exit("no such base")
 events = [
     {"event": "begin", "at": time.monotonic()},
-    {"event": "step", "seconds": 2.5, "loss": 0.5},
-    {"event": "step", "seconds": 1.5, "loss": 0.25},
+    {"event": "step", "seconds": 2.5, "cpu": 2.25, "loss": 0.5},
+    {"event": "step", "seconds": 1.5, "cpu": 1.25, "loss": 0.25},
     {"event": "finished", "lora": orders["folder"] + "/x.safetensors", "peak_rss_mb": 100.0},
 ]
 with open(orders["record"], "w", encoding="utf-8") as file:
@@ -106,9 +108,10 @@ def test_a_run_is_read_from_its_record(checkout: Path, tmp_path: Path, monkeypat
     driver = tmp_path / "driver.py"
     driver.write_text(STAND_IN, encoding="utf-8")
     monkeypatch.setattr(peer, "DRIVER", driver)
-    monkeypatch.setattr(peer, "write_tokenizers", lambda folder: folder)
+    monkeypatch.setattr(peer, "write_tokenizers", lambda folder, t5_tokenizer: folder)
     run = peer.run_peer(Path(sys.executable), checkout, "train_network", ["--seed", "1"], tmp_path, threads=3, cpu=True)
     assert run.steps == ((2.5, 0.5), (1.5, 0.25))
+    assert run.cpu_s == (2.25, 1.25)
     assert 0 < run.start_s <= run.job_s
     assert (run.peak_rss_mb, run.peak_gpu_mb) == (100.0, None)
     assert run.lora.name == "x.safetensors"
@@ -126,3 +129,13 @@ def test_the_tokenizers_written_read_as_ours(name: str, tmp_path: Path) -> None:
     assert theirs(WORDS).input_ids == clip_tokenizer()(WORDS).input_ids
     assert theirs.pad_token == peer.TOKENIZERS[name]
     assert theirs.model_max_length == 77
+
+
+def test_t5s_tokenizer_reads_as_ours(tmp_path: Path) -> None:
+    file = write_tokenizer(tmp_path / "tokenizer.json")
+    folder = peer.write_tokenizers(tmp_path, file) / peer.T5_TOKENIZER.replace("/", "_")
+    texts = ["a photo of a cat", WORDS, "", "one, " * 40]
+    theirs = T5TokenizerFast.from_pretrained(folder)(texts, max_length=32, padding="max_length", truncation=True)
+    ids, seen = read_tokenizer(file)(texts, 32)
+    assert theirs.input_ids == ids.tolist()
+    assert theirs.attention_mask == seen.int().tolist()
