@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from lora_trainer.jobs.events import Report
 from lora_trainer.training.device import Precision, precision_of
-from lora_trainer.training.ladder import next_saving, too_little_memory
+from lora_trainer.training.ladder import next_saving, too_large, too_little_memory
 from lora_trainer.training.learning import Learner, build_learner
 from lora_trainer.training.memory import MEMORY_ERRORS, can_refuse, forget_peak, is_out_of_memory, release
 from lora_trainer.training.models import Between, Models, load_models
@@ -44,7 +44,9 @@ class Fit:
         self.precision = self._chosen_precision()
 
     def load(self, between: Between) -> Models:
-        """As `load_models`. TrainingFailed where memory does not suffice for the models alone."""
+        """As `load_models`, with the savings that can be foreseen. TrainingFailed where memory does not suffice."""
+        while too_large(self._run.plan, self._device) and next_saving(self._run.plan, self._device, loading=True):
+            self._save("", loading=True)
 
         def attempt() -> Models:
             return load_models(self._run.plan, self.precision, self._device, self._report, between)

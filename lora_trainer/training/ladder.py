@@ -99,6 +99,14 @@ def _swap(plan: Plan, device: torch.device) -> int | None:
     return next(roomy, MOST_SWAPPED if config.swap_blocks < MOST_SWAPPED else None)
 
 
+def too_large(plan: Plan, device: torch.device) -> bool:
+    """Whether a Flux's weights leave no room on a GPU for a step, so that to load them would be in vain."""
+    memory = memory_of(device)
+    if plan.base.family != "flux" or not memory:
+        return False
+    return _weights_beside(plan, plan.config.swap_blocks, precision_of(plan, device)) > memory - STEP
+
+
 def _weights_beside(plan: Plan, swapped: int, precision: Precision) -> float:
     """Bytes of the weights that stay on the GPU. A file with the text encoders in it has more that are not counted."""
     each = BYTES_HELD.get(precision.hold or "", precision.compute.itemsize)

@@ -208,6 +208,19 @@ def test_a_device_without_memory_of_its_own_swaps_nothing(flux_config_of: Config
     assert swaps(flux_config_of()) == [] == swaps(flux_config_of(), torch.device("mps"))
 
 
+def test_what_can_be_foreseen_is_saved_before_anything_is_loaded(
+    flux_config_of: ConfigOf, gpu: Callable[[int], None]
+) -> None:
+    whole, _, _ = trained(flux_config_of(output_name="whole"))
+    gpu(4)
+    found, _, heard = trained(flux_config_of())
+    assert [each["to"] for each in heard.of("adjusted")] == [7] and same(found, whole)
+    kinds = [kind for kind, _ in heard.events]
+    assert kinds.index("adjusted") < kinds.index("phase")
+    _, _, heard = trained(flux_config_of(output_name="kept", savings=()))
+    assert not heard.of("adjusted")
+
+
 def test_a_base_that_is_rounded_is_rounded_no_further(flux_config_of: ConfigOf, tmp_path: Path) -> None:
     files = make_flux(tmp_path / "nf4", dtype="nf4")
     plan = make_plan(flux_config_of(**files.settings, savings=("fp8",)))

@@ -250,9 +250,8 @@ def _warmup(config: Config, total_steps: int | None) -> Arguments | Changed:
     share, steps = config.warmup_percent / 100, config.max_steps or total_steps
     if not share or steps:
         return {"lr_warmup_steps": round((steps or 0) * share)} if share else {}
-    return Changed(
-        {"lr_warmup_steps": round(share, 10)}, "as a share of all steps, which sd-scripts takes since version 0.9"
-    )
+    share = float(f"{share:.12g}")
+    return Changed({"lr_warmup_steps": share}, "as a share of all steps, which sd-scripts takes since version 0.9")
 
 
 def _optimizer(config: Config) -> Arguments | Changed:

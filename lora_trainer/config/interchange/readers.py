@@ -219,7 +219,7 @@ def warmup_percent(source: Given, total_steps: int | None) -> Read:
     if text.endswith("%"):
         return fitted(text[:-1], SETTINGS["warmup_percent"])
     if 0 < amount < 1 or text == "1.0":
-        return Changed(round(amount * 100, 10), "a share of all steps")
+        return Changed(float(f"{amount * 100:.12g}"), "a share of all steps")
     if amount and not total_steps:
         remedy = "import it again where the pictures are, or set warmup_percent by hand"
         raise Unsupported(f"how large a share of the run that is depends on how many pictures there are; {remedy}")

@@ -161,6 +161,7 @@ def test_the_script(family: str, script: str) -> None:
         ({"warmup_percent": 10.0, "max_steps": 333}, None, 33),
         ({"warmup_percent": 10.0}, 70, 7),
         ({"warmup_percent": 10.0}, None, 0.1),
+        ({"warmup_percent": 0.001953125}, None, 1.953125e-05),
         ({"warmup_percent": 0.0}, 70, None),
     ],
 )
