@@ -139,8 +139,8 @@ def _unit(largest: float) -> float:
     return 2.0 ** math.ceil(math.log2(largest / LARGEST)) if largest > 0 else 1.0
 
 
-class HeldLinear(nn.Linear):
-    """`weight` is computed each time it is asked for; `home` has the tensors that there are.
+class Held(nn.Module):
+    """A frozen layer whose `weight` is computed each time it is asked for; `home` has the tensors that there are.
 
     `here`: their copies where the layer computes, while there are any: `home` may lie in host memory.
     """
@@ -151,29 +151,23 @@ class HeldLinear(nn.Linear):
     dtype: torch.dtype
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return held(self).spread(self.dtype)
-
-    def forward(self, input: Tensor, *unused: object) -> Tensor:
-        weight = held(self)
-        return _Linear.apply(input, self.bias, weight.form, *weight.tensors)
-
-
-class HeldConv2d(nn.Conv2d):
-    """Likewise."""
-
-    home: nn.ParameterList
-    here: tuple[Tensor, ...] | None
-    form: Form
-    dtype: torch.dtype
+    def held(self) -> Weight:
+        return Weight(self.here or tuple(self.home), self.form)
 
     @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        return held(self).spread(self.dtype)
+    def weight(self) -> Tensor:
+        return self.held.spread(self.dtype)
 
+
+class HeldLinear(Held, nn.Linear):  # type: ignore[override]
     def forward(self, input: Tensor, *unused: object) -> Tensor:
-        weight, geometry = held(self), (self.stride, self.padding, self.dilation, self.groups)
-        return _Conv2d.apply(input, self.bias, geometry, weight.form, *weight.tensors)
+        return _Linear.apply(input, self.bias, self.form, *self.held.tensors)
+
+
+class HeldConv2d(Held, nn.Conv2d):  # type: ignore[override]
+    def forward(self, input: Tensor, *unused: object) -> Tensor:
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        return _Conv2d.apply(input, self.bias, geometry, self.form, *self.held.tensors)
 
 
 Layer = nn.Linear | nn.Conv2d
@@ -181,9 +175,7 @@ Layer = nn.Linear | nn.Conv2d
 
 def held(layer: Layer) -> Weight:
     """A frozen layer's weight as it lies where the layer computes."""
-    if isinstance(layer, (HeldLinear, HeldConv2d)):
-        return Weight(layer.here or tuple(layer.home), layer.form)
-    return as_is(layer.weight)
+    return layer.held if isinstance(layer, Held) else as_is(layer.weight)
 
 
 def place_of(layer: Layer) -> torch.device:
