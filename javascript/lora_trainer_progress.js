@@ -100,7 +100,7 @@
     const PHASES = {
         "text encoders": () => lt.say("Reads the captions"),
         pictures: () => lt.say("Reads the pictures"),
-        "U-Net": () => lt.say("Loads the base model"),
+        "base model": () => lt.say("Loads the base model"),
         memory: () => lt.say("Tries how much memory a step takes"),
         importing: () => lt.say("Takes in the pictures"),
         cutting: () => lt.say("Cuts the pictures"),

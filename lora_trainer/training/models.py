@@ -65,7 +65,7 @@ def load_models(
         pictures.vae()  # a picture takes seconds, and no memory has to be won: each is encoded as it is first shown
     else:
         pictures.fill(progress("pictures", texts, pictures))
-    report("phase", name="U-Net")
+    report("phase", name="base model")
     unet = family.load_denoiser(plan.base, precision.compute, device, precision.hold, swapped(plan.config))
     set_up_unet(unet, plan.config, device)
     network = LoraNetwork(targets(plan, family, unet, texts.encoders), layer_maker(plan.config))
