@@ -79,7 +79,7 @@ def with_loras(model: Stack) -> Stack:
         for name in ("first", "second"):
             layer = LoraLayer(getattr(block, name), 2, 1.0)
             layer.initialise(torch.Generator().manual_seed(5))
-            nn.init.normal_(layer.lora_up, generator=torch.Generator().manual_seed(6))
+            layer.lora_up.data.normal_(generator=torch.Generator().manual_seed(6))
             setattr(block, name, layer)
     return model
 
