@@ -63,7 +63,7 @@ def train(
     try:
         models = fit.load(boundary.between_pictures)
     except Stopped:
-        return stopped(run, run.step, math.nan, started, report)
+        return stopped(run, run.step, math.nan, started, report, accelerator)
     fit.probe()
     learner = fit.build_learner()
     step, average = restore(run, models, learner, report)
@@ -103,15 +103,24 @@ def train(
         if wishes.paused and not wishes.stop:
             wishes = boundary.pause(models, learner, fit.steps, heed=heed)
         if wishes.stop:
-            return stopped(run, step, average, started, report)
+            return stopped(run, step, average, started, report, accelerator)
     outcome = Outcome(run.outputs.final, step, average, time.monotonic() - started)
     report("finished", lora=str(outcome.lora), steps=step, loss=average, seconds=outcome.seconds,
            **peak_memory(accelerator.device))  # fmt: skip
+    leave(accelerator)
     return outcome
 
 
-def stopped(run: Run, step: int, average: float, started: float, report: Report) -> Outcome:
+def leave(accelerator: Accelerator) -> None:
+    """Several processes end together: one that goes before the others cuts their connections to it."""
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+
+def stopped(run: Run, step: int, average: float, started: float, report: Report, accelerator: Accelerator) -> Outcome:
     report("stopped", step=step, steps=run.plan.total_steps)
+    leave(accelerator)
     return Outcome(None, step, average, time.monotonic() - started)
 
 

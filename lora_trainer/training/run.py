@@ -121,7 +121,7 @@ def open_run(config: Config, accelerator: Accelerator, fresh: bool = False, job:
         state = load_state(outputs.state)
         plan = replace(plan, seed=record.seed, config=adjusted(plan.config, record.adjustments))
         return Run(plan, outputs, record if state else replace(record, base=base), state)
-    outputs = new_outputs(plan, fresh, job)
+    outputs = new_outputs(plan, fresh, job, accelerator.is_main_process)
     return Run(plan, outputs, Record(mark, plan.seed, time.time(), base=base), None)
 
 
@@ -171,20 +171,23 @@ def _check_base(plan: Plan, outputs: Outputs, record: Record) -> None:
         )
 
 
-def new_outputs(plan: Plan, fresh: bool = False, job: Path | None = None) -> Outputs:
+def new_outputs(plan: Plan, fresh: bool = False, job: Path | None = None, writes: bool = True) -> Outputs:
     """Where a new run of this plan may write. BadInput if its name is taken, or the disk is full or read-only.
 
-    `fresh`: the files of an interrupted run of this name are its to write over.
+    `fresh`: the files of an interrupted run of this name are its to write over. `writes`: whether this process is the
+    one that will; several that tried the disk at the same time would stand in each other's way.
     """
     config = plan.config
     if job:
-        check_writable(Path(config.output_folder), 0)
-        check_writable(job, space_needed(plan))
+        if writes:
+            check_writable(Path(config.output_folder), 0)
+            check_writable(job, space_needed(plan))
         return of_job(job, str(config.output_name))
     outputs = Outputs(Path(config.output_folder), str(config.output_name))
     if not (fresh and unfinished(outputs)):
         outputs = choose_outputs(outputs.folder, outputs.name, config.overwrite)
-    check_writable(outputs.folder, space_needed(plan))
+    if writes:
+        check_writable(outputs.folder, space_needed(plan))
     return outputs
 
 
