@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from lora_trainer.config.networks import FLUX_BLOCKS
 from lora_trainer.inspecting.header import TensorInfo
 
 Tensors = Mapping[str, TensorInfo]
@@ -26,7 +27,7 @@ _MARKS = {
 NF4_STATE = ".quant_state.bitsandbytes__nf4"  # ends the name of what bitsandbytes tells of a weight: JSON in bytes
 NF4_BESIDE = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", NF4_STATE)
 LATENT_CHANNELS, PATCH = 16, 2  # a token of the transformer is a square of latents, with all their channels
-DEPTH = (19, 38)  # double and single blocks, as published
+DEPTH = tuple(FLUX_BLOCKS.values())  # double and single blocks, as published
 _READABLE = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 SCALES = (".scale_weight", ".weight_scale")  # what all numbers of an fp8 weight beside it are to be multiplied by
 
@@ -97,8 +98,8 @@ def variant(transformer: Tensors) -> str:
     return "dev" if any(name.startswith("guidance_in.") for name in transformer) else "schnell"
 
 
-def depth(transformer: Tensors) -> tuple[int, int]:
-    """How many double and single blocks there are."""
+def depth(transformer: Collection[str]) -> tuple[int, int]:
+    """How many double and single blocks there are, by the names of the tensors."""
     return _count(transformer, "double_blocks."), _count(transformer, "single_blocks.")
 
 
@@ -116,5 +117,5 @@ def width(part: str, tensors: Tensors) -> int:
     return shape_of(_MARKS[part], found)[-1]
 
 
-def _count(tensors: Tensors, start: str) -> int:
-    return len({name[len(start) :].partition(".")[0] for name in tensors if name.startswith(start)})
+def _count(names: Collection[str], start: str) -> int:
+    return len({name[len(start) :].partition(".")[0] for name in names if name.startswith(start)})

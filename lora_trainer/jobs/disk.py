@@ -6,16 +6,18 @@ import math
 
 from lora_trainer.config import FAMILIES, Config
 from lora_trainer.config.block_choice import chosen_blocks
+from lora_trainer.config.networks import FLUX_BLOCKS
 
 # Numbers that a LoRA of rank 1 has: the sum of inputs and outputs over the layers that get one.
 CLIP_L = 12 * (4 * (768 + 768) + 2 * (768 + 3072))
 CLIP_G = 32 * (4 * (1280 + 1280) + 2 * (1280 + 5120))
-DOUBLE = 2 * (3072 + 9216 + 3072 + 3072 + 2 * (3072 + 12288) + 3072 + 6 * 3072)  # one of Flux's 19 double blocks
-SINGLE = 3072 + 21504 + 15360 + 3072 + 3072 + 3 * 3072  # one of its 38 single blocks
+DOUBLE = 2 * (3072 + 9216 + 3072 + 3072 + 2 * (3072 + 12288) + 3072 + 6 * 3072)  # a double block of Flux
+SINGLE = 3072 + 21504 + 15360 + 3072 + 3072 + 3 * 3072  # a single one
+BLOCKS = {"double_blocks": DOUBLE, "single_blocks": SINGLE}
 NUMBERS = {
     "sd15": {"unet": 423_936, "text_encoder": CLIP_L},
     "sdxl": {"unet": 2_659_840, "text_encoder": CLIP_L + CLIP_G},
-    "flux": {"unet": 19 * DOUBLE + 38 * SINGLE, "text_encoder": CLIP_L},
+    "flux": {"unet": sum(count * BLOCKS[name] for name, count in FLUX_BLOCKS.items()), "text_encoder": CLIP_L},
 }
 BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 STATE_BYTES = 12  # for each number: itself in float32, and two that AdamW keeps
@@ -44,5 +46,5 @@ def _left_out(config: Config) -> int:
     """The numbers of Flux's blocks that get no LoRA."""
     if config.family != "flux":
         return 0
-    double, single = chosen_blocks(config.double_blocks, 19), chosen_blocks(config.single_blocks, 38)
-    return (19 - len(double)) * DOUBLE + (38 - len(single)) * SINGLE
+    chosen = {name: len(chosen_blocks(getattr(config, name), count)) for name, count in FLUX_BLOCKS.items()}
+    return sum((FLUX_BLOCKS[name] - chosen[name]) * BLOCKS[name] for name in FLUX_BLOCKS)

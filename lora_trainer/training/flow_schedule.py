@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from lora_trainer.inspecting.flux import PATCH
 from lora_trainer.training.noise_schedule import TIMESTEPS
 
 SAMPLINGS = ("sigma", "uniform", "sigmoid", "shift", "flux_shift")
-PATCH = 2  # latent pixels along each side of what the transformer takes as one token
 FEWEST_TOKENS, LEAST_MU = 256, 0.5
 MOST_TOKENS, MOST_MU = 4096, 1.15
 

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from lora_trainer.inspecting.flux import NF4_STATE
+
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0  # of e4m3; torch 2.1 has no finfo of it
 BLOCK = 64  # weights of NF4 that share a largest one, as bitsandbytes has it
-NF4_STATE = "quant_state.bitsandbytes__nf4"
 
 
 class Form(Protocol):
@@ -107,7 +108,7 @@ def from_nf4(packed: Tensor, state: Mapping[str, Tensor]) -> Weight:
 
     KeyError for one that is missing, ValueError where they do not fit together.
     """
-    facts = json.loads(bytes(state[NF4_STATE].tolist()))
+    facts = json.loads(bytes(state[NF4_STATE.removeprefix(".")].tolist()))
     largest = state["absmax"]
     if "nested_absmax" in state:
         numbers = state["nested_quant_map"].float()[largest.long()].split(facts["nested_blocksize"])

@@ -6,6 +6,7 @@ checkpointing, which such a model is trained with, computes a block a second tim
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from lora_trainer.training.held import HeldLinear, Weight, as_is, held, put_into
 
+LOG = logging.getLogger(__name__)
 SLAB = 2**30  # bytes
 ALIGNED = 256  # bytes, as a GPU's own memory is
 FLUX_WEIGHTS, DOUBLE_WEIGHTS, SINGLE_WEIGHTS = 11_901_408_320, 339_738_624, 141_557_760  # Flux.1's, and a block's
@@ -178,7 +180,8 @@ class HostMemory:
     def _new_slab(self, size: int) -> Tensor:
         try:
             return torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
-        except RuntimeError:  # systems limit such memory; copies from other memory are right, too, and slower
+        except RuntimeError as error:  # systems limit such memory; copies from other memory are right, too
+            LOG.warning("Blocks that wait are copied more slowly, as the system pins no more memory: %s", error)
             self._pinned = False
             return torch.empty(size, dtype=torch.uint8)
 

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lora_trainer.inspecting.flux import PATCH, depth
 from lora_trainer.training.attention import attend
 
 HEAD = 128  # width of an attention head
 AXES = (16, 56, 56)  # of a head's numbers that are turned by a place's index, its row and its column
 THETA = 10_000  # the slowest of the sinusoids is about that many times slower than the fastest
 SINUSOIDS = 256  # width of the embedding of a timestep or a guidance scale
-PATCH = 2  # latent pixels, high and wide, that are one token
 EPS = 1e-6
 HALF = 65504.0
 
@@ -58,13 +58,14 @@ class FluxConfig:
         hidden = shapes["img_in.bias"][0]
         if hidden % HEAD:
             raise ValueError(f"a width of {hidden}, which is no multiple of {HEAD}")
+        double, single = depth(shapes)
         return cls(
             hidden=hidden,
             mlp=shapes["double_blocks.0.img_mlp.0.bias"][0],
             context=shapes["txt_in.weight"][1],
             pooled=shapes["vector_in.in_layer.weight"][1],
-            double_blocks=_count("double_blocks.", shapes),
-            single_blocks=_count("single_blocks.", shapes),
+            double_blocks=double,
+            single_blocks=single,
             guidance="guidance_in.in_layer.weight" in shapes,
             latent=shapes["final_layer.linear.bias"][0],
         )
@@ -314,7 +315,3 @@ def unpacked(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """The way back."""
     patches = tokens.unflatten(-1, (-1, PATCH, PATCH)).unflatten(1, (rows, columns))
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def _count(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return len({name[len(prefix) :].partition(".")[0] for name in shapes if name.startswith(prefix)})
